@@ -1,0 +1,21 @@
+"""Canonical bytes of JSON values, for digests that two machines must agree on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+
+def canonical_json(value: Any) -> bytes:
+    """UTF-8 JSON with sorted keys and no white space. Equal values give equal bytes; NaN and infinities raise ValueError.
+
+    Floats are written as Python's shortest round-trip form, which is stable across supported versions; documents that
+    must satisfy RFC 8785 hold integers and strings only.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode("utf-8")
+
+
+def digest(value: Any) -> bytes:
+    """SHA-256 over canonical_json(value), 32 bytes."""
+    return hashlib.sha256(canonical_json(value)).digest()
