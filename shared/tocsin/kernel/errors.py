@@ -43,6 +43,7 @@ CODES: Mapping[str, int] = {
     "ERR_JSON_SYNTAX": 400,
     "ERR_METHOD": 405,
     "ERR_NOT_FOUND": 404,
+    "ERR_ORIGIN": 403,
     "ERR_PARTIAL": 207,
     "ERR_QUERY": 400,
     "ERR_RATE_LIMITED": 429,
@@ -51,6 +52,7 @@ CODES: Mapping[str, int] = {
     "ERR_SCOPE": 403,
     "ERR_TIMESTAMP_RANGE": 400,
     "ERR_UNAVAILABLE": 503,
+    "ERR_UNSUPPORTED_EVENT": 400,
     "ERR_URL": 400,
 }
 

@@ -1,0 +1,11 @@
+"""API: every keyed route except sending events. Called by API Gateway for all paths that no other function takes."""
+
+from tocsin import wiring
+from tocsin.api.router import dispatch
+from tocsin.entry import api_entry
+from tocsin.kernel.http import Answer, Request
+
+
+@api_entry
+def handler(request: Request) -> Answer:
+    return dispatch(request, wiring.principal_of, wiring.api())

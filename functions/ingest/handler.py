@@ -1,0 +1,16 @@
+"""Ingest: takes events by POST /v1/events or the Function URL, and puts what is good on the score queue."""
+
+from tocsin import wiring
+from tocsin.access.principals import require
+from tocsin.entry import api_entry, logger
+from tocsin.kernel.http import Answer, Request
+
+
+@api_entry
+def handler(request: Request) -> Answer:
+    principal = wiring.principal_of(request)
+    require(principal, "ingest:write")
+    answer = wiring.intake().accept(request, principal)
+    counts = {name: answer.data[name] for name in ("accepted", "duplicates", "refused")}
+    logger.info("taken", extra={"trace_id": request.trace_id, "project_id": principal.project, **counts})
+    return answer

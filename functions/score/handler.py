@@ -1,0 +1,23 @@
+"""Score: claims the events of a batch, scores them, and commits them once. Fed by the score queue."""
+
+from collections.abc import Callable, Collection, Sequence
+
+from tocsin import wiring
+from tocsin.entry import batch_entry, logger
+
+
+@batch_entry
+def handler(messages: Sequence[tuple[str, str]], remaining_ms: Callable[[], int]) -> Collection[str]:
+    opened, unreadable = wiring.open_messages(messages)
+    outcome = wiring.scorer().handle(opened, remaining_ms)
+    logger.info(
+        "scored",
+        extra={
+            "stored": outcome.stored,
+            "duplicates": outcome.duplicates,
+            "refused": outcome.refused,
+            "unreadable": len(unreadable),
+            "announced": outcome.announced,
+        },
+    )
+    return outcome.failed | unreadable

@@ -1,0 +1,211 @@
+"""Bodies that the keyed routes take, as closed models: an unknown field is refused, types are never coerced.
+
+Each model's READONLY names fields that answers hold and only the server sets; sent by a client they are refused as
+ERR_READONLY_FIELD, so that nobody believes they were taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from tocsin.kernel.errors import Detail, Refusal
+from tocsin.kernel.strict_json import Limits, shown
+from tocsin.routes import GRAMMARS
+
+#: Control characters except tab and line ends, and characters that reorder or hide text, are refused.
+_VISIBLE = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]*$"
+Note = Annotated[str, StringConstraints(min_length=1, max_length=4000, pattern=_VISIBLE)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=_VISIBLE)]
+ServiceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,99}$")]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=_VISIBLE)]
+LabelText = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_VISIBLE)]
+IncidentId = Annotated[str, StringConstraints(pattern=f"^{GRAMMARS['incident'].pattern}$")]
+ServerEventId = Annotated[str, StringConstraints(pattern=r"^evt_[a-z2-7]{26}$")]
+ChannelId = Annotated[str, StringConstraints(pattern=f"^{GRAMMARS['channel'].pattern}$")]
+Word = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=_VISIBLE)]
+Words = Annotated[list[Word], Field(max_length=100)]
+Tier = Literal["info", "low", "medium", "high", "critical"]
+Version = Annotated[int, Field(ge=0, le=2**53 - 1, description="Version read before; refused when it moved.")]
+
+
+class Body(BaseModel):
+    """What every body has in common."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=False)
+    READONLY: ClassVar[frozenset[str]] = frozenset()
+    LIMITS: ClassVar[Limits] = Limits()
+
+
+class IncidentChange(Body):
+    """At least one of status, verdict and note. "open" reopens."""
+
+    READONLY = frozenset(
+        ("id", "project", "title", "tier", "score", "opened_at", "updated_at", "merged_into", "members", "timeline")
+    )
+    status: Literal["open", "acknowledged", "resolved"] | None = None
+    verdict: Literal["true_positive", "false_positive", "benign", "duplicate"] | None = Field(
+        default=None, description="What it turned out to be; teaches the calibrator of its sources."
+    )
+    note: Note | None = None
+    version: Version | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.status is None and self.verdict is None and self.note is None:
+            raise ValueError("send at least one of status, verdict and note")
+        return self
+
+
+class IncidentMerge(Body):
+    """Incidents to unite with the one in the path."""
+
+    incidents: list[IncidentId] = Field(min_length=1, max_length=20)
+    note: Note | None = None
+    version: Version | None = None
+
+
+class IncidentSplit(Body):
+    """Members to move into a new incident, by server id."""
+
+    events: list[ServerEventId] = Field(min_length=1, max_length=200)
+    note: Note | None = None
+    version: Version | None = None
+
+
+class TopologyService(Body):
+    """One service; every field may be left out."""
+
+    deps: list[ServiceName] = Field(default_factory=list, max_length=50, description="What it calls or needs.")
+    nodes: list[ServiceName] = Field(default_factory=list, max_length=16, description="Hosts it shares with others.")
+    criticality: float = Field(default=0.5, ge=0, le=1, description="0 (nobody notices) to 1 (the business stops).")
+    team: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=_VISIBLE)] | None = None
+    labels: dict[Label, LabelText] = Field(default_factory=dict, max_length=20)
+
+
+class TopologyInput(Body):
+    """The whole declaration; what is left out is gone."""
+
+    READONLY = frozenset(("updated_at",))
+    LIMITS = Limits(keys_per_object=2000)
+    services: dict[ServiceName, TopologyService] = Field(max_length=2000)
+    version: Version | None = None
+
+
+class Budget(Body):
+    """`per_hour` pushes in the long run, at most `burst` at once; what is above is withheld and goes to the digest."""
+
+    per_hour: int = Field(ge=1, le=3600)
+    burst: int = Field(ge=1, le=1000)
+
+
+_CHANNEL_READONLY = frozenset(
+    ("id", "project", "secret", "secret_version", "created_at", "disabled_reason", "failing_since", "version")
+)
+
+
+class ChannelInput(Body):
+    """A webhook channel has `url`, an e-mail channel has `to`."""
+
+    READONLY = _CHANNEL_READONLY
+    kind: Literal["webhook", "email"]
+    name: Name
+    url: str | None = Field(default=None, min_length=1, max_length=2048, description="https address to post to.")
+    to: list[Annotated[str, StringConstraints(max_length=254)]] | None = Field(
+        default=None, min_length=1, max_length=10, description="Addresses to write to."
+    )
+    enabled: bool = True
+    budget: Budget | None = None
+    digest: Literal["hourly", "daily", "off"] = "hourly"
+
+
+class ChannelChange(Body):
+    """At least one field; what is left out stays."""
+
+    READONLY = _CHANNEL_READONLY
+    kind: Literal["webhook", "email"] | None = Field(default=None, description="May be repeated, never changed.")
+    name: Name | None = None
+    url: str | None = Field(default=None, min_length=1, max_length=2048)
+    to: list[Annotated[str, StringConstraints(max_length=254)]] | None = Field(
+        default=None, min_length=1, max_length=10
+    )
+    enabled: bool | None = None
+    budget: Budget | None = None
+    digest: Literal["hourly", "daily", "off"] | None = None
+
+
+Kind = Literal["opened", "escalated", "reopened", "resolved", "acknowledged", "merged"]
+
+
+class RoutingWhen(Body):
+    """All conditions given must hold; within a list any value does. A trailing * stands for every ending."""
+
+    tiers: list[Tier] = Field(default_factory=list, max_length=100)
+    kinds: list[Kind] = Field(default_factory=list, max_length=100)
+    services: Words = Field(default_factory=list)
+    sources: Words = Field(default_factory=list)
+    entities: Words = Field(default_factory=list)
+    tags: dict[Word, Word | Words] = Field(default_factory=dict, max_length=50)
+
+
+class RoutingRule(Body):
+    """The first rule that matches ends the search, unless it continues. No channels means every channel."""
+
+    name: Name
+    when: RoutingWhen = Field(default_factory=RoutingWhen)
+    channels: list[ChannelId] = Field(default_factory=list, max_length=100)
+    continue_: bool = Field(default=False, alias="continue", description="Go on to the next rule.")
+    mute: bool = Field(default=False, description="Withhold what the rule's channels would get.")
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_VISIBLE)] | None = Field(
+        default=None, description="Why it is muted; required with mute."
+    )
+
+
+class RoutingInput(Body):
+    """The whole document. `version`, when sent, is the one read before."""
+
+    rules: list[RoutingRule] = Field(max_length=100)
+    budget: Budget | None = Field(default=None, description="Of all channels of the project together.")
+    version: Version | None = None
+
+
+class DryRunInput(Body):
+    """An imagined transition, and the rules to try it on (the stored ones when left out)."""
+
+    tier: Tier
+    kind: Kind = "opened"
+    services: Words = Field(default_factory=list)
+    sources: Words = Field(default_factory=list)
+    entities: Words = Field(default_factory=list)
+    tags: dict[Word, Words] = Field(default_factory=dict, max_length=50)
+    rules: list[RoutingRule] | None = Field(default=None, max_length=100)
+
+
+Model = TypeVar("Model", bound=Body)
+
+
+def validate(model: type[Model], value: Any) -> Model:
+    """The body as `model`. Refuses ERR_READONLY_FIELD or ERR_SCHEMA naming every field that is wrong, no values."""
+    readonly = sorted(model.READONLY & value.keys()) if isinstance(value, Mapping) else []
+    if readonly:
+        raise Refusal(
+            "ERR_READONLY_FIELD",
+            "The body sets fields that only the server sets.",
+            [Detail(name, "read-only", "remove it") for name in readonly],
+        )
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise Refusal("ERR_SCHEMA", "The body breaks the rules listed in details.", _details(error)) from None
+
+
+def _details(error: ValidationError) -> list[Detail]:
+    """At most 20 problems in our shape. Messages that could repeat the sender's text are replaced."""
+    found = []
+    for item in error.errors(include_url=False, include_input=False, include_context=False)[:20]:
+        where = ".".join(shown(part) for part in item["loc"]) or "(body)"
+        fix = "remove it" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
+        found.append(Detail(where, item["type"], fix[:200]))
+    return found

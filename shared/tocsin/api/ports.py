@@ -1,0 +1,160 @@
+"""What the keyed routes need from the rest of Tocsin. Implemented by tocsin.aws and, in tests, in memory.
+
+Readers answer JSON objects in their public form. A position is any small JSON value; it travels inside a sealed cursor
+and comes back as it was given. Times are Unix ms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from tocsin.api.filters import EventFilters, IncidentFilters
+from tocsin.delivery.channels import Channels
+from tocsin.delivery.dispatch import Dispatcher
+from tocsin.delivery.ports import NotificationStore, RoutingStore
+
+Json = dict[str, Any]
+#: Most log segments that one request may open. A listing that needs more answers a partial page.
+MAX_SEGMENTS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Part of a listing. `next_position` is None at the end; `scanned` counts the segments or rows that were read.
+
+    A page may hold fewer items than asked for, even none, and still have a next position.
+    """
+
+    items: Sequence[Json]
+    next_position: Any
+    scanned: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a person does to one incident; at least one of status, verdict and note is given.
+
+    `status` is "open" (reopen), "acknowledged" or "resolved". `actor` is the id of the caller's key; `at` is Unix ms.
+    """
+
+    actor: str
+    at: int
+    status: str | None = None
+    verdict: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Unite these incidents with the one addressed."""
+
+    actor: str
+    at: int
+    others: tuple[str, ...]
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Move these members (server event ids) of the incident addressed into a new one."""
+
+    actor: str
+    at: int
+    events: tuple[str, ...]
+    note: str | None = None
+
+
+Operation = Change | Merge | Split
+
+
+class EventReader(Protocol):
+    def page(self, project: str, filters: EventFilters, position: Any, limit: int) -> Page:
+        """Events newest first that match `filters`, from `position` (None: the newest). Opens <= MAX_SEGMENTS segments."""
+        ...
+
+    def get(self, project: str, event_id: str) -> Json | None:
+        """The event of a server id, with incident_id when it belongs to one."""
+        ...
+
+    def by_sender_id(self, project: str, sender_id: str) -> Sequence[Json]:
+        """Every event that was sent with this id, one per source."""
+        ...
+
+
+class IncidentReader(Protocol):
+    def page(self, project: str, filters: IncidentFilters, position: Any, limit: int) -> Page:
+        """Incidents, most recently opened first."""
+        ...
+
+    def get(self, project: str, incident_id: str) -> Json | None:
+        """The incident as it is now, with version, reasons, timeline and root; merged ones carry merged_into."""
+        ...
+
+    def members(self, project: str, incident_id: str, position: Any, limit: int) -> Page:
+        """Its events in the order of their ruling times."""
+        ...
+
+
+class IncidentWriter(Protocol):
+    def apply(
+        self, project: str, incident_id: str, operation: Operation, expected_version: int | None
+    ) -> Sequence[Json]:
+        """Do it and answer the incidents as they are now: the one addressed or its survivor, then (split) the new one.
+
+        Refuses ERR_NOT_FOUND for incidents or members the project does not have; ERR_CONFLICT when the version is not
+        `expected_version` (None: any), when the status does not allow it, or when there is nothing left to split off.
+        """
+        ...
+
+
+class DocumentStore(Protocol):
+    """Small documents of a project by name ("topology"), each under a version that counts its writes."""
+
+    def get(self, project: str, name: str) -> tuple[int, Any]:
+        """(version, document), or (0, None) while there is none."""
+        ...
+
+    def put(self, project: str, name: str, document: Any, expected_version: int | None, now: int) -> int:
+        """Store it and answer its new version. Refuses ERR_CONFLICT when the version is not `expected_version`."""
+        ...
+
+
+class HealingReader(Protocol):
+    def page(self, position: Any, limit: int) -> Page:
+        """The supervisor's records of this deployment, newest first."""
+        ...
+
+
+class HealthReader(Protocol):
+    def parts(self) -> Sequence[Json]:
+        """One row per part: {"part", "kind", "status": "up" | "degraded" | "down", "detail", "measured_at"}."""
+        ...
+
+    def metrics(self) -> Sequence[tuple[str, str, str, Mapping[str, str], float]]:
+        """Samples (name, type, help, labels, value) in the words of Prometheus; one family's samples are adjacent."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ApiRooms:
+    """Everything the keyed routes stand on. `origin` is the one web origin that may call from a browser, or None.
+
+    `explain` turns a stored event into its explanation. `cursor_key` authenticates cursors (32 bytes). `now` is Unix ms.
+    """
+
+    events: EventReader
+    incidents: IncidentReader
+    writer: IncidentWriter
+    documents: DocumentStore
+    channels: Channels
+    routing: RoutingStore
+    dispatcher: Dispatcher
+    notifications: NotificationStore
+    healings: HealingReader
+    health: HealthReader
+    explain: Callable[[Mapping[str, Any]], Json]
+    cursor_key: bytes
+    now: Callable[[], int]
+    origin: str | None = None

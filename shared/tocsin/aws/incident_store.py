@@ -1,0 +1,150 @@
+"""Incidents, their token index and members in DynamoDB; implements tocsin.signals.ports.IncidentStore."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, Final
+
+from tocsin.aws import keys
+from tocsin.aws.outbox import outbox_writes
+from tocsin.aws.table import ConditionFailed, Row, Table, Write
+from tocsin.kernel import clock
+from tocsin.signals.correlation import Effects, Incident, View
+from tocsin.signals.ports import Cursor, HeadMoved, OutboxRow
+
+#: How long a token row outlives its last change: the longest incident plus the allowed lateness.
+_TOKEN_LIFE_S: Final = 3 * clock.DAY // 1000
+_MERGE_HOPS: Final = 8
+
+
+def _pack(value: Any) -> bytes:
+    return zlib.compress(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8"), 6)
+
+
+def _incident(row: Row) -> Incident:
+    return Incident.from_row(json.loads(zlib.decompress(row["z"])))
+
+
+class DynamoIncidentStore:
+    """Incident rows are {z: packed incident, version, status, tier}; one transaction changes them with the cursor."""
+
+    def __init__(self, table: Table, *, retention_days: int) -> None:
+        self._table = table
+        self._retention_s = retention_days * clock.DAY // 1000
+
+    def cursor(self, project: str) -> Cursor:
+        row = self._table.get(keys.cursor(project))
+        return Cursor(row["n"], row["i"], row["version"]) if row else Cursor()
+
+    def get(self, project: str, incident_id: str) -> Incident | None:
+        row = self._table.get(keys.incident(project, incident_id))
+        return _incident(row) if row else None
+
+    def get_many(self, project: str, incident_ids: Iterable[str]) -> dict[str, Incident]:
+        wanted = {keys.incident(project, one): one for one in incident_ids}
+        rows = self._table.batch_get(wanted)
+        return {wanted[key]: _incident(row) for key, row in rows.items()}
+
+    def view(self, project: str, tokens: Collection[str], incident_ids: Collection[str] = ()) -> View:
+        by_key = {keys.token(project, token): token for token in tokens}
+        rows = self._table.batch_get(by_key)
+        index = {by_key[key]: list(row["ids"]) for key, row in rows.items()}
+        incidents: dict[str, Incident] = {}
+        wanted = {one for ids in index.values() for one in ids} | set(incident_ids)
+        for _ in range(_MERGE_HOPS):
+            missing = wanted - incidents.keys()
+            if not missing:
+                break
+            found = self.get_many(project, missing)
+            incidents |= found
+            wanted = {one.merged_into for one in found.values() if one.merged_into}
+        return View(incidents=incidents, index=index)
+
+    def save(
+        self,
+        project: str,
+        before: Cursor,
+        after: Cursor,
+        effects: Effects,
+        rows: Sequence[OutboxRow],
+        now: int,
+    ) -> None:
+        first = before.version == 0
+        expiry = now // 1000 + self._retention_s
+        writes = [
+            self._table.put_write(
+                keys.cursor(project),
+                {"n": after.n, "i": after.i, "version": after.version, "at": now},
+                condition="attribute_not_exists(pk)" if first else "version = :version",
+                **({} if first else {"version": before.version}),
+            )
+        ]
+        writes += list(self._effect_writes(project, effects, after.version, now, expiry))
+        writes += outbox_writes(self._table, rows, now)
+        try:
+            self._table.transact(writes)
+        except ConditionFailed as failure:
+            raise HeadMoved(project) from failure
+
+    def _effect_writes(
+        self, project: str, effects: Effects, version: int, now: int, expiry: int
+    ) -> Iterator[Write]:
+        put = self._table.put_write
+        for incident_id, incident in effects.incidents.items():
+            packed = _pack(incident.to_row())
+            row = {"z": packed, "version": incident.version, "status": incident.status, "exp": expiry}
+            yield put(keys.incident(project, incident_id), row)
+        for token, ids in effects.index.items():
+            yield put(keys.token(project, token), {"ids": ids, "exp": now // 1000 + _TOKEN_LIFE_S})
+        for incident_id, members in effects.members.items():
+            row = {"z": _pack(members), "count": len(members), "exp": expiry}
+            yield put(keys.member(project, incident_id, version), row)
+        by_commit: dict[int, dict[int, str]] = {}
+        for (n, i), incident_id in effects.assignments.items():
+            by_commit.setdefault(n, {})[i] = incident_id
+        for n, assigned in by_commit.items():
+            packed = _pack({str(i): one for i, one in assigned.items()})
+            yield put(keys.assignment(project, n, version), {"z": packed, "exp": expiry})
+        for incident_id, entries in effects.overflow.items():
+            for position, entry in enumerate(entries):
+                key = keys.timeline(project, incident_id, entry["at"], position)
+                yield put(key, {"z": _pack(entry), "exp": expiry})
+
+    # reads for the API
+    def assigned(self, project: str, numbers: Collection[int]) -> dict[tuple[int, int], str]:
+        """Incident of each correlated event of the commits in `numbers`, by (commit number, index)."""
+        found: dict[tuple[int, int], str] = {}
+        by_bucket: dict[int, set[int]] = {}
+        for n in numbers:
+            by_bucket.setdefault(n // keys.LOG_BUCKET, set()).add(n)
+        for group in by_bucket.values():
+            low, high = f"{min(group):012d}", f"{max(group):012d}#~"
+            pk = keys.assignment_partition(project, min(group))
+            for row in self._table.query(pk, low=low, high=high):
+                n = int(row["sk"].partition("#")[0])
+                if n in group:
+                    members = json.loads(zlib.decompress(row["z"]))
+                    found.update({(n, int(i)): one for i, one in members.items()})
+        return found
+
+    def members(
+        self, project: str, incident_id: str, after: str = "", limit: int = 20
+    ) -> list[tuple[str, list[tuple[int, int]]]]:
+        """Member rows in the order they joined, after sort key `after`: (sort key, [(commit number, index), …])."""
+        pk = keys.member_partition(project, incident_id)
+        rows = self._table.query(pk, low=after + "~" if after else None, limit=limit)
+        return [(row["sk"], [(n, i) for n, i in json.loads(zlib.decompress(row["z"]))]) for row in rows]
+
+    def listed(self, project: str, yyyymmdd: str, before: str = "") -> Iterator[Incident]:
+        """Incidents whose id is of one day, newest first, strictly before id `before` when given."""
+        rows = self._table.query(
+            keys.incident_day(project, yyyymmdd), high=before or None, newest_first=True, consistent=False
+        )
+        return (_incident(row) for row in rows if row["sk"] != before)
+
+    def overflow(self, project: str, incident_id: str, limit: int = 200) -> list[dict[str, Any]]:
+        """Timeline entries that no longer fit the incident's row, oldest first."""
+        rows = self._table.query(keys.timeline_partition(project, incident_id), limit=limit)
+        return [json.loads(zlib.decompress(row["z"])) for row in rows]

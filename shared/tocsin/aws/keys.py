@@ -1,0 +1,185 @@
+"""The one builder of table keys. Every partition begins `p#<project>#`, so isolation is a prefix and policies can use it.
+
+Global partitions (no project in front) are the ones in GLOBAL and no others; a test holds this list.
+Numbers inside keys are zero-padded, so that string order is number order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from tocsin.kernel import clock
+from tocsin.kernel.ids import base32_digest, id_time_ms
+
+#: Partitions that belong to the deployment, not to a project, and why.
+GLOBAL: Final[Mapping[str, str]] = {
+    "key#": "API keys are looked up before their project is known",
+    "due#": "directory of outbox partitions by minute, so that the relay finds due rows without a scan",
+    "sys#": "the deployment's own records: heartbeats, relay watermark, healings",
+}
+#: Commits whose log rows share a partition.
+LOG_BUCKET: Final = 100
+#: Shared items that hold packed hot series states of a project.
+STATE_BUCKETS: Final = 256
+#: Outbox partitions per project and minute.
+OUTBOX_SHARDS: Final = 4
+
+_PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]{1,63}", re.ASCII)
+
+
+class Key(NamedTuple):
+    """Primary key of one row."""
+
+    pk: str
+    sk: str
+
+
+def day(at_ms: int) -> str:
+    """UTC day `yyyymmdd` of a time in ms; the bucket of everything listed by time."""
+    return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y%m%d")
+
+
+def partition(project: str, *parts: str) -> str:
+    """`p#<project>#<parts joined by #>`. Raises ValueError for a project name that could forge another key."""
+    if not _PROJECT.fullmatch(project):
+        raise ValueError("project name does not fit the key grammar")
+    return "#".join(("p", project, *parts))
+
+
+def mark(project: str, event_id: str) -> Key:
+    return Key(partition(project, "m", event_id), "m")
+
+
+def commit(project: str, commit_id: str) -> Key:
+    return Key(partition(project, "c", commit_id), "c")
+
+
+def log_head(project: str) -> Key:
+    return Key(partition(project, "head"), "log")
+
+
+def cursor(project: str) -> Key:
+    """Progress of correlation over the commit log."""
+    return Key(partition(project, "head"), "correlate")
+
+
+def log_partition(project: str, n: int) -> str:
+    return partition(project, "log", f"{n // LOG_BUCKET:010d}")
+
+
+def log_row(project: str, n: int) -> Key:
+    return Key(log_partition(project, n), f"{n:012d}")
+
+
+def assignment(project: str, n: int, version: int) -> Key:
+    """Which incidents events of commit n went to in the change `version`; later versions overrule earlier ones."""
+    return Key(assignment_partition(project, n), f"{n:012d}#{version:012d}")
+
+
+def assignment_partition(project: str, n: int) -> str:
+    return partition(project, "assigned", f"{n // LOG_BUCKET:010d}")
+
+
+def state_bucket(project: str, bucket: int) -> Key:
+    return Key(partition(project, "state", f"{bucket:03d}"), "hot")
+
+
+def full_state(project: str, key: bytes) -> Key:
+    return Key(partition(project, "state", key.hex()), "full")
+
+
+def incident_day(project: str, yyyymmdd: str) -> str:
+    return partition(project, "inc", yyyymmdd)
+
+
+def incident(project: str, incident_id: str) -> Key:
+    """An incident sits in the partition of its id's own day, so the id alone finds it and days list newest first."""
+    return Key(incident_day(project, day(id_time_ms(incident_id))), incident_id)
+
+
+def member_partition(project: str, incident_id: str) -> str:
+    return partition(project, "members", incident_id)
+
+
+def member(project: str, incident_id: str, version: int) -> Key:
+    """Events that joined an incident in the change `version`."""
+    return Key(member_partition(project, incident_id), f"{version:012d}")
+
+
+def timeline_partition(project: str, incident_id: str) -> str:
+    return partition(project, "timeline", incident_id)
+
+
+def timeline(project: str, incident_id: str, at_ms: int, position: int) -> Key:
+    return Key(timeline_partition(project, incident_id), f"{at_ms:015d}#{position:06d}")
+
+
+def token(project: str, text: str) -> Key:
+    return Key(partition(project, "tok", base32_digest(text.encode("utf-8"), 32)), "t")
+
+
+def document(project: str, name: str) -> Key:
+    """Project documents kept under a name: settings, topology, routing."""
+    return Key(partition(project, "doc"), name)
+
+
+def refusal(project: str, at_ms: int, event_id: str, digest_hex: str) -> Key:
+    return Key(partition(project, "refused", day(at_ms)), f"{event_id}#{digest_hex[:16]}")
+
+
+def minute(at_ms: int) -> str:
+    return f"{at_ms // clock.MINUTE:010d}"
+
+
+def outbox_partition(project: str, yyyymmddhhmm: str, shard: int) -> str:
+    return partition(project, "out", yyyymmddhhmm, str(shard))
+
+
+def outbox(project: str, due_ms: int, row_id: str) -> Key:
+    return Key(outbox_partition(project, minute(due_ms), outbox_shard(row_id)), f"{due_ms:015d}#{row_id}")
+
+
+def outbox_shard(row_id: str) -> int:
+    return int.from_bytes(row_id.encode("utf-8")[-4:], "big") % OUTBOX_SHARDS
+
+
+def evidence(project: str, at_ms: int, row_id: str) -> Key:
+    """Evidence waits here, outside the due directory, until the journal takes it."""
+    return Key(partition(project, "evidence", day(at_ms)), f"{at_ms:015d}#{row_id}")
+
+
+def due(minute_text: str, project: str, shard: int) -> Key:
+    return Key(f"due#{minute_text}", f"{project}#{shard}")
+
+
+def api_key(key_id: str) -> Key:
+    return Key(f"key#{key_id}", "key")
+
+
+def relay_watermark() -> Key:
+    return Key("sys#relay", "watermark")
+
+
+def known_project(project: str) -> Key:
+    """Register of projects that ever committed an event, so that the supervisor can look after each."""
+    return Key("sys#projects", project)
+
+
+def heartbeat(name: str) -> Key:
+    return Key("sys#beat", name)
+
+
+def healing_partition(yyyymmdd: str) -> str:
+    return f"sys#heal#{yyyymmdd}"
+
+
+def healing(at_ms: int, healing_id: str) -> Key:
+    return Key(healing_partition(day(at_ms)), f"{at_ms:015d}#{healing_id}")
+
+
+def watch(name: str) -> Key:
+    """What the supervisor remembers of one thing it watches."""
+    return Key("sys#watch", name)

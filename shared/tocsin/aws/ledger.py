@@ -1,0 +1,398 @@
+"""Marks, commits and the numbered log in DynamoDB and S3; implements tocsin.signals.ports.Ledger.
+
+Rows: mark {c: commit id, d: digest, at}; commit {n} or {dead}; head {n, folded, events, <tier>…}; log row n {c, at,
+count, body | s3, …summary}. Series states travel as deltas inside the log: each commit carries the new bytes of every
+state it changed. Every FOLD_EVERY commits they are folded into shared items ("buckets"), so that a reader needs the
+buckets of its keys and the few commits since the last fold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections import OrderedDict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from tocsin.aws import keys, segments
+from tocsin.aws.bucket import Bucket
+from tocsin.aws.keys import Key
+from tocsin.aws.table import ConditionFailed, Row, Table, Update
+from tocsin.kernel import clock
+from tocsin.kernel.errors import Retry
+from tocsin.signals.ports import Commit, CommitDead, CommitStatus, Event, HeadMoved, LogEntry, LogHead, Mark
+
+#: Segments up to this size stay inside their log row.
+INLINE_BYTES: Final = 4_096
+FOLD_EVERY: Final = 128
+#: Distinct facet values a log row lists for filtering; rows with more are always opened.
+MAX_FACETS: Final = 200
+#: Sources remembered per project for look-ups by a sender's id alone.
+MAX_SOURCES: Final = 1_000
+#: Days a series state is kept without being touched.
+STATE_DAYS: Final = 45
+_CACHED_PROJECTS: Final = 8
+_CACHED_STATES: Final = 100_000
+
+States = dict[bytes, bytes]
+
+
+@dataclass(slots=True)
+class _Warm:
+    """What this process knows of a project's states: deltas of commits folded+1..n over bucket rows fetched since."""
+
+    n: int
+    hot: States = field(default_factory=dict)
+    full: States = field(default_factory=dict)
+    buckets: dict[int, States] = field(default_factory=dict)
+    singles: dict[bytes, bytes | None] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        return len(self.hot) + len(self.full) + sum(map(len, self.buckets.values())) + len(self.singles)
+
+
+def facet(name: str, value: str) -> bytes:
+    """Three bytes that stand for one filterable value in a log row's summary."""
+    return hashlib.sha256(f"{name}={value}".encode()).digest()[:3]
+
+
+def facets_of(event: Event) -> set[bytes]:
+    entity = event["entity"]
+    found = {
+        facet("source", event["source"]),
+        facet("type", event["type"]),
+        facet("entity", entity["id"]),
+        facet("entity", f"{entity['type']}:{entity['id']}"),
+        facet("tier", event["tier"]),
+        facet("status", event["status"]),
+    }
+    found.update(facet("tag", f"{key}:{value}") for key, value in event["tags"].items())
+    return found
+
+
+class DynamoLedger:
+    """The ledger of one deployment. `retention_days` sets how long rows and idempotency last."""
+
+    def __init__(self, table: Table, bucket: Bucket, *, retention_days: int) -> None:
+        self._table = table
+        self._bucket = bucket
+        self._retention_s = retention_days * clock.DAY // 1000
+        self._warm: OrderedDict[str, _Warm] = OrderedDict()
+        self._sources: dict[str, set[str]] = {}
+
+    def _expiry(self, now: int) -> int:
+        return now // 1000 + self._retention_s
+
+    # marks
+    def claim(self, project: str, commit_id: str, digests: Mapping[str, bytes], now: int) -> dict[str, Mark]:
+        statement = (
+            f"INSERT INTO \"{self._table.name}\" VALUE {{'pk': ?, 'sk': ?, 'c': ?, 'd': ?, 'at': ?, 'exp': ?}}"
+        )
+        expiry = self._expiry(now)
+        taken = []
+        outcome = self._table.statements(
+            [(statement, (*keys.mark(project, e), commit_id, d, now, expiry)) for e, d in digests.items()]
+        )
+        for event_id, code in zip(digests, outcome, strict=True):
+            if code == "DuplicateItem":
+                taken.append(event_id)
+            elif code:
+                raise Retry(f"a mark could not be written: {code}")
+        marks = self.marks(project, taken)
+        if len(marks) < len(taken):
+            raise Retry("a mark expired while it was read")
+        # After a lost answer the SDK repeats the insert and meets its own mark.
+        return {event_id: mark for event_id, mark in marks.items() if mark.commit_id != commit_id}
+
+    def marks(self, project: str, event_ids: Collection[str]) -> dict[str, Mark]:
+        """Marks that exist among `event_ids`, read consistently."""
+        wanted = {keys.mark(project, event_id): event_id for event_id in event_ids}
+        rows = self._table.batch_get(wanted)
+        return {wanted[key]: Mark(row["c"], row["d"], row["at"]) for key, row in rows.items()}
+
+    def statuses(self, project: str, commit_ids: Collection[str]) -> dict[str, CommitStatus]:
+        rows = self._table.batch_get(keys.commit(project, commit_id) for commit_id in commit_ids)
+        return {one: _status(rows.get(keys.commit(project, one))) for one in commit_ids}
+
+    def bury(self, project: str, commit_id: str, now: int) -> CommitStatus:
+        key = keys.commit(project, commit_id)
+        if self._table.put_if_absent(key, {"dead": 1, "at": now, "exp": self._expiry(now)}):
+            return "dead"
+        return _status(self._table.get(key))
+
+    def take_over(self, project: str, event_id: str, old: Mark, commit_id: str, digest: bytes, now: int) -> bool:
+        try:
+            self._table.put(
+                keys.mark(project, event_id),
+                {"c": commit_id, "d": digest, "at": now, "exp": self._expiry(now)},
+                condition="c = :old",
+                old=old.commit_id,
+            )
+        except ConditionFailed:
+            return False
+        return True
+
+    # head and log
+    def head(self, project: str) -> LogHead:
+        row = self._table.get(keys.log_head(project)) or {}
+        return LogHead(row.get("n", 0), row.get("folded", 0))
+
+    def commit(self, project: str, commit: Commit) -> int:
+        n = commit.head.n + 1
+        body = segments.encode(commit.hot, commit.full, commit.events)
+        row = self._log_row(commit, body)
+        if len(body) > INLINE_BYTES:
+            row["s3"] = f"segments/{project}/{keys.day(commit.at)}/{hashlib.sha256(body).hexdigest()}"
+            self._bucket.put(row["s3"], body)
+        else:
+            row["body"] = body
+        expiry = self._expiry(commit.at)
+        tiers: dict[str, int] = {}
+        for event in commit.events:
+            tiers[event["tier"]] = tiers.get(event["tier"], 0) + 1
+        writes = [
+            self._table.put_write(
+                keys.commit(project, commit.commit_id),
+                {"n": n, "at": commit.at, "exp": expiry},
+                condition="attribute_not_exists(pk)",
+            ),
+            self._table.update_write(
+                Update(
+                    keys.log_head(project),
+                    set={"n": n, "at": commit.at},
+                    add={"events": len(commit.events), **tiers},
+                    condition="n = :n" if commit.head.n else "attribute_not_exists(n)",
+                    values={"n": commit.head.n} if commit.head.n else {},
+                )
+            ),
+            self._table.put_write(keys.log_row(project, n), row | {"exp": expiry}),
+        ]
+        if commit.head.n == 0:
+            writes.append(self._table.put_write(keys.known_project(project), {"at": commit.at}))
+        fresh = self._fresh_sources(project, commit.events)
+        if fresh:
+            writes.append(self._table.update_write(Update(keys.document(project, "sources"), set=fresh)))
+        try:
+            self._table.transact(writes)
+        except ConditionFailed as failure:
+            if 0 in failure.positions:
+                known = self._table.get(keys.commit(project, commit.commit_id)) or {}
+                if "n" in known:
+                    return int(known["n"])  # this attempt's own write, whose answer was lost
+                raise CommitDead(commit.commit_id) from failure
+            raise HeadMoved(project) from failure
+        self._sources.setdefault(project, set()).update(event["source"] for event in commit.events)
+        self._remember(project, commit.head, n, commit.hot, commit.full)
+        if n - commit.head.folded >= FOLD_EVERY:
+            self._fold(project, LogHead(n, commit.head.folded))
+        return n
+
+    def _log_row(self, commit: Commit, body: bytes) -> Row:
+        times = [event["ruling_ms"] for event in commit.events]
+        facets: set[bytes] = set()
+        for event in commit.events:
+            facets |= facets_of(event)
+            if len(facets) > MAX_FACETS:
+                break
+        row: Row = {
+            "c": commit.commit_id,
+            "at": commit.at,
+            "trace": commit.trace_id,
+            "count": len(commit.events),
+            "t0": min(times),
+            "t1": max(times),
+            "size": len(body),
+            "versions": dict(commit.versions),
+        }
+        if len(facets) <= MAX_FACETS:
+            row["facets"] = b"".join(sorted(facets))
+        return row
+
+    def _fresh_sources(self, project: str, events: Sequence[Event]) -> dict[str, Any]:
+        """Sources of this commit that the project's list may lack, as attributes of that list's row."""
+        known = self._sources.get(project)
+        if known is None:
+            known = self._sources[project] = set(self.sources(project))
+        fresh = {event["source"] for event in events} - known
+        room = MAX_SOURCES - len(known)
+        return {f"s_{hashlib.sha256(s.encode()).hexdigest()[:16]}": s for s in sorted(fresh)[: max(0, room)]}
+
+    def sources(self, project: str) -> list[str]:
+        """Sources seen in the project, for look-ups by a sender's id alone; at most MAX_SOURCES."""
+        row = self._table.get(keys.document(project, "sources")) or {}
+        return sorted(value for name, value in row.items() if name.startswith("s_"))
+
+    def refuse(self, project: str, event_id: str, digest: bytes, now: int, reason: str) -> None:
+        self._table.put_if_absent(
+            keys.refusal(project, now, event_id, digest.hex()),
+            {"event_id": event_id, "digest": digest.hex(), "at": now, "reason": reason, "exp": self._expiry(now)},
+        )
+
+    def rows(self, project: str, first: int, limit: int) -> list[tuple[int, Row]]:
+        """Log rows first..first+limit-1 as far as they exist."""
+        found: list[tuple[int, Row]] = []
+        n = first
+        while n < first + limit:
+            bucket_end = (n // keys.LOG_BUCKET + 1) * keys.LOG_BUCKET
+            last = min(bucket_end, first + limit) - 1
+            low, high = keys.log_row(project, n).sk, keys.log_row(project, last).sk
+            page = list(self._table.query(keys.log_partition(project, n), low=low, high=high))
+            found += [(int(row["sk"]), row) for row in page]
+            if not page or int(page[-1]["sk"]) < last:
+                break
+            n = last + 1
+        return found
+
+    def bodies(self, rows: Sequence[Row]) -> list[bytes]:
+        """Segment bytes of log rows, those in S3 fetched side by side."""
+        remote = self._bucket.get_many([row["s3"] for row in rows if "s3" in row])
+        fetched = iter(remote)
+        return [next(fetched) if "s3" in row else row["body"] for row in rows]
+
+    def read(self, project: str, first: int, limit: int) -> list[LogEntry]:
+        numbered = self.rows(project, first, limit)
+        bodies = self.bodies([row for _, row in numbered])
+        return [
+            LogEntry(n, row["c"], row["at"], row["trace"], segments.decode_events(body))
+            for (n, row), body in zip(numbered, bodies, strict=True)
+        ]
+
+    # series states
+    def states(
+        self, project: str, head: LogHead, hot: Collection[bytes], full: Collection[bytes]
+    ) -> tuple[Mapping[bytes, bytes], Mapping[bytes, bytes]]:
+        warm = self._catch_up(project, head)
+        self._fetch(project, warm, hot, full)
+        found_hot = {}
+        for key in hot:
+            state = warm.hot.get(key) or warm.buckets[_bucket(key)].get(key)
+            if state is not None:
+                found_hot[key] = state
+        found_full = {}
+        for key in full:
+            state = warm.full.get(key) or warm.singles[key]
+            if state is not None:
+                found_full[key] = state
+        return found_hot, found_full
+
+    def _catch_up(self, project: str, head: LogHead) -> _Warm:
+        """Deltas of all commits since the last fold, replayed from the log where this process has not seen them."""
+        warm = self._warm.get(project)
+        if warm is None or warm.n > head.n or warm.n < head.folded or warm.size > _CACHED_STATES:
+            warm = self._warm[project] = _Warm(head.folded)
+        self._warm.move_to_end(project)
+        while len(self._warm) > _CACHED_PROJECTS:
+            self._warm.popitem(last=False)
+        if warm.n < head.n:
+            numbered = self.rows(project, warm.n + 1, head.n - warm.n)
+            for body in self.bodies([row for _, row in numbered]):
+                hot, full = segments.states_of(body)
+                warm.hot.update(hot)
+                warm.full.update(full)
+            warm.n = head.n
+        return warm
+
+    def _fetch(self, project: str, warm: _Warm, hot: Collection[bytes], full: Collection[bytes]) -> None:
+        """Bucket rows and single rows behind keys that no delta answers. Rows newer than the deltas are equal to them."""
+        buckets = {_bucket(key) for key in hot if key not in warm.hot} - warm.buckets.keys()
+        singles = {key for key in full if key not in warm.full} - warm.singles.keys()
+        by_bucket = {keys.state_bucket(project, bucket): bucket for bucket in buckets}
+        by_single = {keys.full_state(project, key): key for key in singles}
+        rows = self._table.batch_get([*by_bucket, *by_single])
+        for key, bucket in by_bucket.items():
+            warm.buckets[bucket] = _unpack_bucket(rows[key]["z"]) if key in rows else {}
+        for key, single in by_single.items():
+            warm.singles[single] = zlib.decompress(rows[key]["z"]) if key in rows else None
+        for key in hot:
+            warm.buckets.setdefault(_bucket(key), {})
+        for key in full:
+            warm.singles.setdefault(key, None)
+
+    def _remember(
+        self, project: str, head: LogHead, n: int, hot: Mapping[bytes, bytes], full: Mapping[bytes, bytes]
+    ) -> None:
+        warm = self._warm.get(project)
+        if warm is not None and warm.n == head.n:
+            warm.hot.update(hot)
+            warm.full.update(full)
+            warm.n = n
+
+    def _fold(self, project: str, head: LogHead) -> None:
+        """Write the deltas since the last fold into their buckets. Any worker may; a loser leaves it to the winner."""
+        warm = self._catch_up(project, head)
+        today = clock.now_ms() // clock.DAY
+        statements: list[tuple[str, tuple[Any, ...]]] = []
+        by_bucket: dict[int, States] = {}
+        for key, state in warm.hot.items():
+            by_bucket.setdefault(_bucket(key), {})[key] = state
+        rows = self._table.batch_get(
+            [keys.state_bucket(project, bucket) for bucket in by_bucket]
+            + [keys.full_state(project, key) for key in warm.full]
+        )
+        for bucket, changed in by_bucket.items():
+            row_key = keys.state_bucket(project, bucket)
+            old = rows.get(row_key)
+            kept = _unpack_bucket(old["z"], with_days=True) if old else {}
+            kept = {k: v for k, v in kept.items() if int.from_bytes(v[:3], "big") > today - STATE_DAYS}
+            kept.update({k: today.to_bytes(3, "big") + v for k, v in changed.items()})
+            statements.append(self._fold_statement(row_key, old, _pack_bucket(kept), head.n))
+        for key, state in warm.full.items():
+            row_key = keys.full_state(project, key)
+            statements.append(self._fold_statement(row_key, rows.get(row_key), zlib.compress(state, 3), head.n))
+        if any(self._table.statements(statements)):
+            return
+        try:
+            self._table.update(
+                Update(
+                    keys.log_head(project),
+                    set={"folded": head.n},
+                    condition="folded = :old" if head.folded else "attribute_not_exists(folded)",
+                    values={"old": head.folded} if head.folded else {},
+                )
+            )
+        except ConditionFailed:
+            return
+        self._warm.pop(project, None)
+
+    def _fold_statement(self, key: Key, old: Row | None, data: bytes, n: int) -> tuple[str, tuple[Any, ...]]:
+        """A write that holds only if the row is as it was read, so that a slow fold cannot undo a newer one."""
+        expiry = self._expiry(clock.now_ms())
+        if old is None:
+            values = f"INSERT INTO \"{self._table.name}\" VALUE {{'pk': ?, 'sk': ?, 'z': ?, 'm': ?, 'exp': ?}}"
+            return values, (*key, data, n, expiry)
+        return (
+            f'UPDATE "{self._table.name}" SET z = ? SET m = ? SET exp = ? WHERE pk = ? AND sk = ? AND m = ?',
+            (data, n, expiry, *key, old["m"]),
+        )
+
+
+def _status(row: Row | None) -> CommitStatus:
+    if row is None:
+        return "absent"
+    return "committed" if "n" in row else "dead"
+
+
+def _bucket(key: bytes) -> int:
+    return key[0] % keys.STATE_BUCKETS
+
+
+def _pack_bucket(states: States) -> bytes:
+    parts = []
+    for key, state in sorted(states.items()):
+        parts += [key, len(state).to_bytes(2, "big"), state]
+    return zlib.compress(b"".join(parts), 3)
+
+
+def _unpack_bucket(data: bytes, *, with_days: bool = False) -> States:
+    """States of a bucket; each is stored behind the day (3 bytes) on which it was last folded."""
+    raw = zlib.decompress(data)
+    states: States = {}
+    at = 0
+    while at < len(raw):
+        key, length = raw[at : at + 8], int.from_bytes(raw[at + 8 : at + 10], "big")
+        state = raw[at + 10 : at + 10 + length]
+        states[key] = state if with_days else state[3:]
+        at += 10 + length
+    return states

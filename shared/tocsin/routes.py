@@ -1,0 +1,688 @@
+"""The one table of HTTP routes. Dispatch, OpenAPI, docs/api.md, aliases, scopes and sample events are all read from it.
+
+A route belongs to one function: `ingest` (keyed, writes events), `api` (keyed, everything else) or `public` (open).
+Nothing here imports pydantic: request and response shapes are named, and found in tocsin.api.models and
+tocsin.api.responses by those who need them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from tocsin.kernel.ids import INCIDENT_ID, SENDER_ID
+
+Function = Literal["ingest", "api", "public"]
+Kind = Literal["time", "text", "entity", "tag", "choice", "id", "limit", "cursor"]
+
+#: Longest path that is looked at; longer ones name nothing.
+MAX_PATH: Final = 512
+DEFAULT_LIMIT: Final = 25
+MAX_LIMIT: Final = 100
+TIERS: Final = ("info", "low", "medium", "high", "critical")
+
+_UUID7: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+#: Grammar of `{id}` by what it names. An id outside its grammar names nothing: 404, as any other unknown id.
+GRAMMARS: Final[Mapping[str, re.Pattern[str]]] = {
+    "event": SENDER_ID,
+    "incident": INCIDENT_ID,
+    "channel": re.compile("chn_" + _UUID7, re.ASCII),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A query parameter: how it is read (`kind`), what it means, and a value that works."""
+
+    name: str
+    kind: Kind
+    meaning: str
+    example: str
+    choices: tuple[str, ...] = ()
+    repeatable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A request that works against the sample world of the tests; run as a test and shown in the documentation."""
+
+    name: str
+    summary: str
+    id: str | None = None
+    query: tuple[tuple[str, str], ...] = ()
+    body: Any = None
+    status: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation. `scope` is None for open routes; `success` lists 2xx statuses, `refusals` its own error codes.
+
+    `aliases` are other paths of the same operation. `request` and `response` name shapes; `media` is the content
+    type of the answer. What every route of its kind can answer besides is in `codes`.
+    """
+
+    method: str
+    path: str
+    operation_id: str
+    group: str
+    summary: str
+    description: str
+    scope: str | None
+    function: Function
+    response: str
+    aliases: tuple[str, ...] = ()
+    names: str | None = None
+    query: tuple[Param, ...] = ()
+    request: str | None = None
+    success: tuple[int, ...] = (200,)
+    refusals: tuple[str, ...] = ()
+    media: str = "application/json"
+    examples: tuple[Example, ...] = ()
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """Every error code this route can answer, sorted."""
+        codes = {*self.refusals, "ERR_INTERNAL", "ERR_METHOD"}
+        if self.scope is not None:
+            codes |= _KEYED
+        if self.names is not None:
+            codes.add("ERR_NOT_FOUND")
+        if self.function == "api":
+            codes |= {"ERR_QUERY", "ERR_ORIGIN"}
+        if any(param.kind == "cursor" for param in self.query):
+            codes.add("ERR_CURSOR")
+        if self.request is not None:
+            codes |= _BODY
+        return tuple(sorted(codes))
+
+
+_KEYED: Final = frozenset(
+    (
+        *("ERR_AUTH_AMBIGUOUS", "ERR_AUTH_ENV", "ERR_AUTH_INVALID", "ERR_AUTH_MISSING", "ERR_AUTH_REVOKED"),
+        *("ERR_HEADERS_TOO_LARGE", "ERR_RATE_LIMITED", "ERR_SCOPE", "ERR_UNAVAILABLE"),
+    )
+)
+_BODY: Final = frozenset(
+    (
+        *("ERR_BODY_ENCODING", "ERR_BODY_REQUIRED", "ERR_BODY_TOO_LARGE", "ERR_CONTENT_TYPE"),
+        *("ERR_DECOMPRESSED_TOO_LARGE", "ERR_JSON_DEPTH", "ERR_JSON_DUPLICATE_KEY", "ERR_JSON_ENCODING"),
+        *("ERR_JSON_NONFINITE", "ERR_JSON_NUMBER_RANGE", "ERR_JSON_SIZE", "ERR_JSON_SYNTAX", "ERR_SCHEMA"),
+    )
+)
+
+# What the examples name. The tests' sample world holds exactly these.
+EXAMPLE_EVENT: Final = "evt_aaaqeayeaudaocajbifqydiob4"
+EXAMPLE_INCIDENT: Final = "inc_019a9f00-0000-7000-8000-000000000001"
+EXAMPLE_OTHER_INCIDENT: Final = "inc_019a9f00-0000-7000-8000-000000000002"
+EXAMPLE_CHANNEL: Final = "chn_019a9f00-0000-7000-8000-000000000003"
+
+_PAGE: Final = (
+    Param("limit", "limit", f"Items per page, 1 to {MAX_LIMIT}; {DEFAULT_LIMIT} when left out.", "25"),
+    Param("cursor", "cursor", "meta.next_cursor of the page before; valid for the same query only.", ""),
+)
+_FILTERS: Final = (
+    Param("from", "time", "Not before this time (RFC 3339 with offset).", "2026-11-20T00:00:00Z"),
+    Param("to", "time", "Before this time (RFC 3339 with offset).", "2026-11-21T00:00:00Z"),
+    Param("source", "text", "Exact source.", "checkout"),
+    Param("entity", "entity", "Exact entity, written type:id.", "service:payments"),
+    Param("type", "text", "Exact event type.", "latency.high"),
+    Param("tag", "tag", "Tag, written key:value; all of several must hold.", "env:prod", repeatable=True),
+    Param("tier", "choice", "Tier of the score.", "high", choices=TIERS),
+)
+_WORDS: Final = Param("q", "text", "Each word is the beginning of a word of the title, in any case.", "pay time")
+_EVENT_STATUS: Final = ("firing", "acknowledged", "resolved")
+_DECISIONS: Final = ("pending", "delivered", "retrying", "withheld", "failed")
+_INCIDENT_STATUS: Final = ("open", "acknowledged", "resolved", "merged")
+_SOURCE: Final = Param("source", "text", "Which source is meant when several sent this id.", "checkout")
+
+
+def _aliases(path: str, old: str | None = None) -> tuple[str, ...]:
+    """Older names of a /v1 path: under /api, and at the root (or under `old`) where there was one."""
+    rest = path.removeprefix("/v1")
+    return (f"/api{rest}",) if old is None else (f"{old}{rest}", f"/api{rest}")
+
+
+def _open(
+    path: str,
+    operation: str,
+    summary: str,
+    description: str,
+    response: str,
+    media: str = "application/json",
+    aliases: tuple[str, ...] = (),
+    success: tuple[int, ...] = (200,),
+) -> Route:
+    """A route that anybody may read, answered by the public function."""
+    return Route(
+        "GET",
+        path,
+        operation,
+        "open",
+        summary,
+        description,
+        None,
+        "public",
+        response,
+        aliases=aliases,
+        media=media,
+        success=success,
+        examples=(Example("read", summary),),
+    )
+
+
+ROUTES: Final[tuple[Route, ...]] = (
+    Route(
+        "POST",
+        "/v1/events",
+        "send_events",
+        "events",
+        "Send events",
+        "One event, an array, or NDJSON, plain or gzip; CloudEvents 1.0 structured, batched or binary. A resend of the "
+        "same (source, id) has one effect. 202 when every item was accepted or is a duplicate, 207 when some were "
+        "refused. The same handler answers behind the Function URL for bulk.",
+        "ingest:write",
+        "ingest",
+        "Accepted",
+        aliases=("/v1/events:batch", "/events"),
+        request="EventInput",
+        success=(202, 207),
+        refusals=(
+            *("ERR_BATCH_TOO_LARGE", "ERR_EVENT_TOO_LARGE", "ERR_IDEMPOTENCY_MISMATCH", "ERR_PARTIAL"),
+            *("ERR_READONLY_FIELD", "ERR_TIMESTAMP_RANGE", "ERR_URL"),
+        ),
+        examples=(
+            Example(
+                "one event",
+                "A payment service is slow.",
+                status=202,
+                body={
+                    "id": "pay-4711",
+                    "source": "checkout",
+                    "type": "latency.high",
+                    "title": "Payment latency above 2 s",
+                    "occurred_at": "2026-11-20T10:20:30.456Z",
+                    "entity": {"type": "service", "id": "payments"},
+                    "tags": {"env": "prod", "region": "eu-central-1"},
+                    "metrics": {"p99_ms": 2350},
+                    "severity_raw": "critical",
+                },
+            ),
+        ),
+    ),
+    Route(
+        "GET",
+        "/v1/events",
+        "list_events",
+        "events",
+        "List events",
+        "Newest first. One request reads a bounded part of the log: a page may hold fewer items than asked for, even "
+        "none, and still have meta.next_cursor; meta.scanned counts the segments that were opened.",
+        "events:read",
+        "api",
+        "EventPage",
+        aliases=_aliases("/v1/events", ""),
+        query=(
+            *_FILTERS,
+            Param("status", "choice", "Status the sender gave.", "firing", choices=_EVENT_STATUS),
+            _WORDS,
+            *_PAGE,
+        ),
+        examples=(
+            Example("newest", "The newest events.", query=(("limit", "2"),)),
+            Example(
+                "filtered",
+                "High events of one source in production whose title has words beginning with pay and lat.",
+                query=(("source", "checkout"), ("tag", "env:prod"), ("tier", "high"), ("q", "pay lat")),
+            ),
+        ),
+    ),
+    Route(
+        "GET",
+        "/v1/events/{id}",
+        "get_event",
+        "events",
+        "Read an event",
+        "By the server's id (evt_…) or the sender's own. A sender's id used by several sources needs ?source=.",
+        "events:read",
+        "api",
+        "EventAnswer",
+        aliases=_aliases("/v1/events/{id}", ""),
+        names="event",
+        query=(_SOURCE,),
+        refusals=("ERR_AMBIGUOUS",),
+        examples=(
+            Example("server id", "By the server's id.", id=EXAMPLE_EVENT),
+            Example("sender id", "By the sender's id and source.", id="pay-4711", query=(("source", "checkout"),)),
+        ),
+    ),
+    Route(
+        "GET",
+        "/v1/events/{id}/explain",
+        "explain_event",
+        "events",
+        "Explain a score",
+        "The contributions of an event's score in words and exact numbers; they sum to the logit of the score.",
+        "events:read",
+        "api",
+        "ExplainAnswer",
+        aliases=_aliases("/v1/events/{id}/explain", ""),
+        names="event",
+        query=(_SOURCE,),
+        refusals=("ERR_AMBIGUOUS",),
+        examples=(Example("explained", "Why this score.", id=EXAMPLE_EVENT),),
+    ),
+    Route(
+        "GET",
+        "/v1/incidents",
+        "list_incidents",
+        "incidents",
+        "List incidents",
+        "Most recently opened first; from and to bound the time of opening.",
+        "incidents:read",
+        "api",
+        "IncidentPage",
+        aliases=_aliases("/v1/incidents", ""),
+        query=(
+            *_FILTERS,
+            Param("status", "choice", "Where the incident stands.", "open", choices=_INCIDENT_STATUS),
+            _WORDS,
+            *_PAGE,
+        ),
+        examples=(
+            Example("open", "Incidents that are open.", query=(("status", "open"),)),
+            Example("by entity", "Incidents that touch one service.", query=(("entity", "service:payments"),)),
+        ),
+    ),
+    Route(
+        "GET",
+        "/v1/incidents/{id}",
+        "get_incident",
+        "incidents",
+        "Read an incident",
+        "With a page of its members (limit and cursor turn it), the reasons that tied them, the timeline and a hint at "
+        "the root. A merged incident answers with merged_into. ETag holds the version.",
+        "incidents:read",
+        "api",
+        "IncidentDetail",
+        aliases=_aliases("/v1/incidents/{id}", ""),
+        names="incident",
+        query=_PAGE,
+        examples=(Example("one incident", "With its first members.", id=EXAMPLE_INCIDENT),),
+    ),
+    Route(
+        "PATCH",
+        "/v1/incidents/{id}",
+        "change_incident",
+        "incidents",
+        "Acknowledge, resolve, reopen, judge or annotate an incident",
+        "Send at least one of status, verdict and note. With If-Match or version, a version that is no longer current "
+        "is refused (409 ERR_CONFLICT), as is a change the incident's status does not allow.",
+        "incidents:write",
+        "api",
+        "IncidentAnswer",
+        aliases=_aliases("/v1/incidents/{id}", ""),
+        names="incident",
+        request="IncidentChange",
+        refusals=("ERR_CONFLICT", "ERR_READONLY_FIELD"),
+        examples=(
+            Example("acknowledge", "Somebody looks.", id=EXAMPLE_INCIDENT, body={"status": "acknowledged"}),
+            Example(
+                "resolve with verdict",
+                "It is over, and it was real.",
+                id=EXAMPLE_INCIDENT,
+                body={"status": "resolved", "verdict": "true_positive", "note": "Pool was too small."},
+            ),
+        ),
+    ),
+    Route(
+        "POST",
+        "/v1/incidents/{id}/merge",
+        "merge_incidents",
+        "incidents",
+        "Merge incidents",
+        "Merges the incidents named in the body into one with {id}. The survivor is the one whose first event is "
+        "earliest, whichever was named first. A merge by a person is never undone by correlation.",
+        "incidents:write",
+        "api",
+        "IncidentAnswer",
+        aliases=_aliases("/v1/incidents/{id}/merge", ""),
+        names="incident",
+        request="IncidentMerge",
+        refusals=("ERR_CONFLICT",),
+        examples=(
+            Example(
+                "merge two", "Same trouble.", id=EXAMPLE_INCIDENT, body={"incidents": [EXAMPLE_OTHER_INCIDENT]}
+            ),
+        ),
+    ),
+    Route(
+        "POST",
+        "/v1/incidents/{id}/split",
+        "split_incident",
+        "incidents",
+        "Split an incident",
+        "Moves the named members into a new incident. A split by a person is never undone by correlation.",
+        "incidents:write",
+        "api",
+        "SplitAnswer",
+        aliases=_aliases("/v1/incidents/{id}/split", ""),
+        names="incident",
+        request="IncidentSplit",
+        success=(201,),
+        refusals=("ERR_CONFLICT",),
+        examples=(
+            Example(
+                "split one off",
+                "Another matter.",
+                id=EXAMPLE_INCIDENT,
+                status=201,
+                body={"events": [EXAMPLE_EVENT], "note": "Unrelated deploy."},
+            ),
+        ),
+    ),
+    Route(
+        "GET",
+        "/v1/topology",
+        "get_topology",
+        "topology",
+        "Read the declared topology",
+        "Which service depends on which; empty until one is declared. ETag holds the version.",
+        "topology:read",
+        "api",
+        "TopologyAnswer",
+        aliases=_aliases("/v1/topology"),
+        examples=(Example("declared", "As declared last."),),
+    ),
+    Route(
+        "PUT",
+        "/v1/topology",
+        "put_topology",
+        "topology",
+        "Declare the topology",
+        "Replaces the whole declaration. Events are correlated with it from the next commit on.",
+        "topology:write",
+        "api",
+        "TopologyAnswer",
+        aliases=_aliases("/v1/topology"),
+        request="TopologyInput",
+        refusals=("ERR_CONFLICT",),
+        examples=(
+            Example(
+                "a chain of three",
+                "checkout needs payments, payments needs a database.",
+                body={
+                    "services": {
+                        "checkout": {"deps": ["payments"]},
+                        "payments": {"deps": ["ledger-db"], "criticality": 0.9},
+                        "ledger-db": {"nodes": ["db-1"]},
+                    }
+                },
+            ),
+        ),
+    ),
+    Route(
+        "GET",
+        "/v1/channels",
+        "list_channels",
+        "delivery",
+        "List channels",
+        "Where notifications can go. Secrets are never shown.",
+        "notify:read",
+        "api",
+        "ChannelPage",
+        aliases=_aliases("/v1/channels", "/notify"),
+        examples=(Example("all", "Every channel of the project."),),
+    ),
+    Route(
+        "POST",
+        "/v1/channels",
+        "create_channel",
+        "delivery",
+        "Create a channel",
+        "The signing secret of a webhook channel is in this answer and nowhere else.",
+        "notify:write",
+        "api",
+        "ChannelSecretAnswer",
+        aliases=_aliases("/v1/channels", "/notify"),
+        request="ChannelInput",
+        success=(201,),
+        refusals=("ERR_CONFLICT", "ERR_EGRESS_DENIED", "ERR_READONLY_FIELD", "ERR_URL"),
+        examples=(
+            Example(
+                "webhook",
+                "A signed webhook.",
+                status=201,
+                body={"name": "on-call", "kind": "webhook", "url": "https://hooks.example.com/tocsin"},
+            ),
+            Example(
+                "e-mail",
+                "Mail to a team.",
+                status=201,
+                body={"name": "team mail", "kind": "email", "to": ["oncall@example.com"]},
+            ),
+        ),
+    ),
+    Route(
+        "GET",
+        "/v1/channels/{id}",
+        "get_channel",
+        "delivery",
+        "Read a channel",
+        "Without its secret.",
+        "notify:read",
+        "api",
+        "ChannelAnswer",
+        aliases=_aliases("/v1/channels/{id}", "/notify"),
+        names="channel",
+        examples=(Example("one channel", "A webhook channel.", id=EXAMPLE_CHANNEL),),
+    ),
+    Route(
+        "PATCH",
+        "/v1/channels/{id}",
+        "change_channel",
+        "delivery",
+        "Change a channel",
+        "What is left out stays. The kind of a channel never changes; its secret does by rotation only. Enabling a "
+        "channel again forgets why it was disabled.",
+        "notify:write",
+        "api",
+        "ChannelAnswer",
+        aliases=_aliases("/v1/channels/{id}", "/notify"),
+        names="channel",
+        request="ChannelChange",
+        refusals=("ERR_CONFLICT", "ERR_EGRESS_DENIED", "ERR_READONLY_FIELD", "ERR_URL"),
+        examples=(Example("disable", "Keep it, but send nothing.", id=EXAMPLE_CHANNEL, body={"enabled": False}),),
+    ),
+    Route(
+        "DELETE",
+        "/v1/channels/{id}",
+        "delete_channel",
+        "delivery",
+        "Delete a channel",
+        "Refused while a routing rule still names it (409 ERR_CONFLICT).",
+        "notify:write",
+        "api",
+        "Deleted",
+        aliases=_aliases("/v1/channels/{id}", "/notify"),
+        names="channel",
+        refusals=("ERR_CONFLICT",),
+        examples=(Example("delete", "Gone for good.", id=EXAMPLE_CHANNEL),),
+    ),
+    Route(
+        "POST",
+        "/v1/channels/{id}/test",
+        "test_channel",
+        "delivery",
+        "Send a test notification",
+        "Sends one now, outside rules and budget, and answers with what the receiver said.",
+        "notify:write",
+        "api",
+        "DeliveryAnswer",
+        aliases=_aliases("/v1/channels/{id}/test", "/notify"),
+        names="channel",
+        refusals=("ERR_EGRESS_DENIED",),
+        examples=(Example("test", "Does it ring?", id=EXAMPLE_CHANNEL),),
+    ),
+    Route(
+        "POST",
+        "/v1/channels/{id}/rotate",
+        "rotate_channel",
+        "delivery",
+        "Replace a webhook's signing secret",
+        "The new secret is in this answer and nowhere else. 409 ERR_CONFLICT for a channel that signs nothing.",
+        "notify:write",
+        "api",
+        "ChannelSecretAnswer",
+        aliases=_aliases("/v1/channels/{id}/rotate", "/notify"),
+        names="channel",
+        refusals=("ERR_CONFLICT",),
+        examples=(Example("rotate", "A new secret.", id=EXAMPLE_CHANNEL),),
+    ),
+    Route(
+        "GET",
+        "/v1/routing",
+        "get_routing",
+        "delivery",
+        "Read the routing rules",
+        "Rules in the order in which they are tried.",
+        "notify:read",
+        "api",
+        "RoutingAnswer",
+        aliases=_aliases("/v1/routing", "/notify"),
+        examples=(Example("rules", "The rules in force."),),
+    ),
+    Route(
+        "PUT",
+        "/v1/routing",
+        "put_routing",
+        "delivery",
+        "Replace the routing rules",
+        "Every channel named must exist in the project.",
+        "notify:write",
+        "api",
+        "RoutingAnswer",
+        aliases=_aliases("/v1/routing", "/notify"),
+        request="RoutingInput",
+        refusals=("ERR_CONFLICT",),
+        examples=(
+            Example(
+                "by tier",
+                "High and critical incidents of production ring the on-call.",
+                body={
+                    "rules": [
+                        {
+                            "name": "production",
+                            "when": {"tiers": ["high", "critical"], "tags": {"env": ["prod"]}},
+                            "channels": [EXAMPLE_CHANNEL],
+                        }
+                    ]
+                },
+            ),
+        ),
+    ),
+    Route(
+        "POST",
+        "/v1/routing/dry-run",
+        "try_routing",
+        "delivery",
+        "Ask where a notification would go",
+        "Evaluates the stored rules, or rules sent along, for an incident described in the body. Sends nothing.",
+        "notify:read",
+        "api",
+        "DryRunAnswer",
+        aliases=_aliases("/v1/routing/dry-run", "/notify"),
+        request="DryRunInput",
+        examples=(
+            Example("critical", "A critical incident in production.", body={"tier": "critical", "tags": {"env": ["prod"]}}),
+        ),
+    ),
+    Route(
+        "GET",
+        "/v1/notifications",
+        "list_notifications",
+        "delivery",
+        "List notifications",
+        "What was sent, failed or withheld, and why. Newest first.",
+        "notify:read",
+        "api",
+        "NotificationPage",
+        aliases=("/notify", *_aliases("/v1/notifications", "/notify")),
+        query=(
+            Param("incident", "id", "Of this incident.", EXAMPLE_INCIDENT),
+            Param("decision", "choice", "What became of it.", "withheld", choices=_DECISIONS),
+            Param("channel", "id", "To this channel.", EXAMPLE_CHANNEL),
+            *_PAGE,
+        ),
+        examples=(Example("of an incident", "Everything one incident caused.", query=(("incident", EXAMPLE_INCIDENT),)),),
+    ),
+    Route(
+        "GET",
+        "/v1/healings",
+        "list_healings",
+        "operations",
+        "List what the supervisor found and repaired",
+        "Newest first.",
+        "admin:read",
+        "api",
+        "HealingPage",
+        aliases=_aliases("/v1/healings"),
+        query=_PAGE,
+        examples=(Example("newest", "The last repairs."),),
+    ),
+    Route(
+        "GET",
+        "/api/health",
+        "get_parts",
+        "operations",
+        "Health of every part",
+        "One row per queue, mapping, schedule and store, with what was measured.",
+        "admin:read",
+        "api",
+        "PartsAnswer",
+        aliases=("/v1/health",),
+        examples=(Example("parts", "The table."),),
+    ),
+    Route(
+        "GET",
+        "/metrics",
+        "get_metrics",
+        "operations",
+        "Metrics for Prometheus",
+        "Text exposition format 0.0.4.",
+        "admin:read",
+        "api",
+        "text",
+        aliases=("/v1/metrics",),
+        media="text/plain; version=0.0.4; charset=utf-8",
+        examples=(Example("scrape", "What a scraper reads."),),
+    ),
+    _open("/livez", "get_alive", "Is it alive?", "Up whenever the function runs.", "Up", aliases=("/health",)),
+    _open(
+        "/readyz",
+        "get_ready",
+        "Is it ready?",
+        "Up when the table and the queue answer within a second; otherwise 503 and down.",
+        "Up",
+        aliases=("/healthz", "/ready"),
+        success=(200, 503),
+    ),
+    _open("/docs", "get_docs", "This documentation", "A page for people.", "text", "text/html; charset=utf-8"),
+    _open(
+        "/docs/redoc.js",
+        "get_docs_script",
+        "Script of the documentation",
+        "Redoc, served from here so that the page needs no other host.",
+        "text",
+        "text/javascript; charset=utf-8",
+    ),
+    _open("/openapi.json", "get_openapi", "This document", "OpenAPI 3.1.", "object"),
+    _open("/api/metrics.json", "get_public_metrics", "Public figures", "Nothing of any project.", "PublicMetrics"),
+)
+
+#: What can be had without a key: every path of every open route, aliases included.
+OPEN_PATHS: Final = frozenset(
+    path for route in ROUTES if route.scope is None for path in (route.path, *route.aliases)
+)

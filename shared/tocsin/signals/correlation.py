@@ -1,0 +1,608 @@
+"""Correlation: which events belong to one incident.
+
+Two firing signals that pass the noise gate are *linked* when they share a token (service, entity, alert, host, text in
+a cluster) or stand for declared neighbours, and their ruling times differ by no more than the gap of that kind of
+link. Incidents are the connected components of that relation. The relation looks at the two signals only, and a
+component does not depend on the order in which its edges are found, so the incidents of a set of events are a function
+of the set: not of arrival order, batch boundaries or the worker that saw them. docs/correlation.md gives the argument,
+the exceptions and the measured quality.
+
+The cost of a signal is that of its tokens. Open incidents are never scanned: an inverted index leads from a token to
+the few incidents that hold it, and each incident remembers per token which intervals it covers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tocsin.kernel import clock
+from tocsin.kernel.errors import Detail, Refusal
+from tocsin.kernel.ids import base32_digest
+from tocsin.signals.incidents import (
+    DEFAULT_POLICY,
+    TIERS,
+    Change,
+    Effects,
+    Incident,
+    Member,
+    Policy,
+    Signal,
+    Transition,
+    View,
+    absorb,
+    acknowledge,
+    all_resolved,
+    derived_incident_id,
+    distance,
+    give_verdict,
+    incident_ids,
+    key_hash,
+    merge,
+    note,
+    quiet,
+    reopen,
+    resolve,
+    spoken,
+    summary,
+)
+from tocsin.signals.topology import Topology
+
+__all__ = [
+    "DEFAULT_POLICY",
+    "Effects",
+    "Incident",
+    "Policy",
+    "Signal",
+    "Transition",
+    "View",
+    "acknowledge",
+    "correlate",
+    "give_verdict",
+    "incident_ids",
+    "merge",
+    "needed",
+    "note",
+    "quiet",
+    "reopen",
+    "resolve",
+    "signal_of",
+    "split",
+    "split_tokens",
+    "summary",
+    "tokens",
+]
+
+#: How strongly a kind of link binds; decides where a signal goes when it may not join both.
+WEIGHTS: Final[Mapping[str, float]] = {
+    "alert": 1.0,
+    "entity": 1.0,
+    "service": 0.9,
+    "dependency": 0.7,
+    "host": 0.5,
+    "text": 0.4,
+}
+_LATEST_AHEAD: Final = 5 * clock.MINUTE
+_EARLIEST_BEHIND: Final = 2 * clock.HOUR
+_MAX_TOKEN: Final = 96
+_MAX_OPEN_PER_TOKEN: Final = 32
+_MAX_EARLY: Final = 4
+MAX_SPLIT: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """One way a signal can be linked: a token another signal may own, how near in time, how strong, and by what."""
+
+    token: str
+    gap: int
+    kind: str
+    other: str
+
+
+def signal_of(event: Mapping[str, Any], n: int, i: int, topology: Topology) -> Signal:
+    """The signal of scored event `i` of commit `n`. Its ruling time is event["ruling_ms"] where the score stage left it.
+
+    Otherwise occurred_at rules unless it is more than 2 h before or 5 min after received_at, which then rules.
+    """
+    received_at = clock.parse_rfc3339(event["received_at"])
+    at = event.get("ruling_ms")
+    if at is None:
+        occurred_at = clock.parse_rfc3339(event["occurred_at"])
+        within = received_at - _EARLIEST_BEHIND <= occurred_at <= received_at + _LATEST_AHEAD
+        at = occurred_at if within else received_at
+    score = float(event["score"])
+    entity = event["entity"]
+    name = f"{entity['type']}:{entity['id']}"
+    return Signal(
+        n=n,
+        i=i,
+        event_id=event["event_id"],
+        at=int(at),
+        received_at=received_at,
+        score=score,
+        tier=tier_of(score),
+        severity_id=int(event.get("severity_id", 0)),
+        status=event.get("status", "firing"),
+        source=event["source"],
+        type=event["type"],
+        title=event.get("title", ""),
+        entity=name,
+        service=topology.service_of(event),
+        dedup_key=event.get("dedup_key") or f"{event['source']}|{event['type']}|{name}",
+        fingerprint=event.get("fingerprint", ""),
+        tags=event.get("tags") or {},
+        flags=tuple(event.get("flags") or ()),
+    )
+
+
+def tier_of(score: float) -> str:
+    """Tier of a score: round(100 S) below 20 info, 40 low, 60 medium, 80 high, then critical."""
+    return TIERS[min(4, max(0, round(100 * score) // 20))]
+
+
+# --- tokens and links -----------------------------------------------------------------------------------------------
+
+
+def _token(kind: str, *parts: str) -> str:
+    text = f"{kind}:{':'.join(parts)}"
+    return text if len(text) <= _MAX_TOKEN else f"{kind}:#{base32_digest(text.encode(), 26)}"
+
+
+def _alert_token(signal: Signal) -> str:
+    return _token("d", signal.dedup_key)
+
+
+def _own(signal: Signal, topology: Topology) -> tuple[str, ...]:
+    kind, _, name = signal.entity.partition(":")
+    service = signal.service
+    own = []
+    if service is not None:
+        own.append(_token("s", service))
+    if kind == "service":
+        # Whatever names a service by its entity must meet whatever names it by a tag.
+        own.append(_token("s", name))
+    else:
+        own.append(_token("e", signal.entity))
+    if signal.dedup_key != f"{signal.source}|{signal.type}|{signal.entity}":
+        own.append(_alert_token(signal))  # a default key says no more than the entity does
+    host = signal.tags.get("node") or signal.tags.get("host")
+    hosts = (host,) if host else topology.nodes(service) if service is not None else ()
+    own += [_token("h", one) for one in hosts]
+    cluster = signal.tags.get("cluster")
+    if cluster and signal.fingerprint and (service is None or service not in topology):
+        own.append(_token("f", signal.fingerprint, cluster))
+    if service is not None:
+        # One token of a hub stands for its many dependents, so that no lookup grows with them.
+        own += [_token("u", dep) for dep in topology.deps(service) if topology.is_hub(dep)]
+    return tuple(dict.fromkeys(own))
+
+
+def _lookups(signal: Signal, own: Sequence[str], topology: Topology, policy: Policy) -> list[Lookup]:
+    found = []
+    for token in own:
+        kind = token[0]
+        if kind == "s":
+            found.append(Lookup(token, policy.window, "service", token[2:]))
+        elif kind == "e":
+            found.append(Lookup(token, policy.window, "entity", signal.entity))
+        elif kind == "d":
+            found.append(Lookup(token, policy.window, "alert", signal.title))
+        elif kind == "h":
+            found.append(Lookup(token, policy.host, "host", token[2:]))
+        elif kind == "f":
+            found.append(Lookup(token, policy.similar, "text", signal.tags.get("cluster", "")))
+    service = signal.service
+    if service is not None:
+        mine = {token for token in own if token[0] == "s"}
+        for other in topology.deps(service):
+            token = _token("s", other)
+            if token not in mine:
+                found.append(Lookup(token, policy.near, "dependency", other))
+        if topology.is_hub(service):
+            found.append(Lookup(_token("u", service), policy.near, "dependency", "a dependent"))
+        else:
+            for other in topology.dependents(service):
+                token = _token("s", other)
+                if token not in mine:
+                    found.append(Lookup(token, policy.near, "dependency", other))
+    return found
+
+
+def tokens(
+    signal: Signal, topology: Topology, policy: Policy = DEFAULT_POLICY
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(own, lookup) tokens. Signals a and b can be linked only if own(a) and lookup(b) meet, and then so do own(b) and
+    lookup(a)."""
+    own = _own(signal, topology)
+    return own, tuple(dict.fromkeys(one.token for one in _lookups(signal, own, topology, policy)))
+
+
+def needed(signals: Iterable[Signal], topology: Topology, policy: Policy = DEFAULT_POLICY) -> set[str]:
+    """Tokens whose index rows must be in the View for these signals; then every incident those rows name
+    (see incidents.incident_ids), following merged_into."""
+    wanted: set[str] = set()
+    for signal in signals:
+        if signal.status == "firing":
+            if signal.score >= policy.gate:
+                own, lookup = tokens(signal, topology, policy)
+                wanted.update(own, lookup, (_alert_token(signal),))
+        else:
+            wanted.update(_own(signal, topology), (_alert_token(signal),))
+    return wanted
+
+
+def _reason(signal: Signal, link: Lookup, apart: int, topology: Topology) -> str:
+    within = f"within {spoken(apart)}" if apart >= clock.SECOND else "at the same time"
+    if link.kind == "dependency":
+        mine = signal.service or signal.entity
+        if link.other in topology.deps(mine):
+            return f"{mine} depends on {link.other} and both fired {within}"
+        return f"{link.other} depends on {mine} and both fired {within}"
+    if link.kind == "service":
+        return f"{link.other} fired before or after {within}"
+    if link.kind == "entity":
+        return f"{link.other} fired before or after {within}"
+    if link.kind == "alert":
+        return f"the same alert fired before or after {within}"
+    if link.kind == "host":
+        return f"another alert on host {link.other} {within}"
+    return f"the same text in cluster {link.other} {within}"
+
+
+# --- the engine -----------------------------------------------------------------------------------------------------
+
+
+def correlate(
+    signals: Sequence[Signal],
+    view: View,
+    *,
+    project: str,
+    topology: Topology,
+    now: int,
+    policy: Policy = DEFAULT_POLICY,
+    max_items: int = 80,
+) -> Effects:
+    """Put signals, in this order, into incidents. `view` must hold what needed() asks for and is not changed.
+
+    Stops before a signal whose effects could exceed `max_items` rows (Effects.items), but takes at least one.
+    """
+    engine = _Engine(view, project, topology, policy, now)
+    for signal in signals:
+        if not engine.take(signal, max_items):
+            break
+        engine.change.effects.consumed += 1
+    return engine.change.finish(topology)
+
+
+class _Engine:
+    """One call of correlate."""
+
+    def __init__(self, view: View, project: str, topology: Topology, policy: Policy, now: int) -> None:
+        self.change = Change(view, policy, now)
+        self.project, self.topology, self.policy = project, topology, policy
+        self._rows = 0  # upper bound of Effects.items() so far
+        self._member_rows: set[tuple[str, int]] = set()
+        self._commits: set[int] = set()
+
+    def take(self, signal: Signal, max_items: int) -> bool:
+        """Deal with one signal; False if it has to wait for the next transaction."""
+        if signal.status == "firing":
+            if signal.score < self.policy.gate:
+                return True
+            return self._fire(signal, max_items)
+        return self._hear(signal, max_items)
+
+    def _row(self, token: str) -> list[str]:
+        row = self.change.effects.index.get(token)
+        return self.change.view.index.get(token, []) if row is None else row
+
+    # firing signals
+
+    def _fire(self, signal: Signal, max_items: int) -> bool:
+        own = _own(signal, self.topology)
+        found = self._candidates(signal, _lookups(signal, own, self.topology, self.policy))
+        chosen = self._compatible(signal, found)
+        early = [mark for mark in self._row(_alert_token(signal)) if mark.startswith("?")]
+        effects = self.change.effects
+        cost = (
+            sum(1 for one in chosen if one.id not in effects.incidents)
+            + sum(1 for token in own if token not in effects.index and not any(token in x.tokens for x in chosen))
+            + 4 * len(chosen)  # merged, reopened, timer, timeline row
+            + 6  # incident, timer, opened or escalated, timeline rows, member row, assignment row
+            + 4 * len(early)
+        )
+        if effects.consumed and self._spent() + cost > max_items:
+            return False
+        if chosen:
+            chosen.sort(key=lambda one: (one.first, one.id))
+            survivor = self.change.own(chosen[0])
+            weight, apart, link = max((found[one.id] for one in chosen), key=lambda hit: (hit[0], -hit[1]))
+            reason = _reason(signal, link, apart, self.topology)
+            for loser in chosen[1:]:
+                text = f"{_reason(signal, found[loser.id][2], found[loser.id][1], self.topology)}"
+                self.change.join(survivor, self.change.own(loser), signal.at, text)
+            self._link(survivor, signal, link, weight, reason)
+            self._maybe_reopen(survivor, signal)
+            fresh = absorb(self.change, survivor, signal, own)
+            self._maybe_reopen_unresolved(survivor, signal)
+        else:
+            identity = derived_incident_id(self.project, signal)
+            survivor = self.change.open(identity, signal.at, signal.received_at)
+            reason = "opened the incident"
+            fresh = absorb(self.change, survivor, signal, own)
+            self.change.log(survivor, "opened", signal.at, f"opened by {signal.title[:200]}", event_id=signal.event_id)
+            self.change.transition(survivor, "opened")
+        for token in fresh:
+            self._enter(token, survivor)
+        self._member(survivor, signal.n, signal.i, reason)
+        self._catch_up(survivor, signal, early)
+        return True
+
+    def _candidates(self, signal: Signal, lookups: Sequence[Lookup]) -> dict[str, tuple[float, int, Lookup]]:
+        """Incidents the signal is linked to, each with weight, ms apart and kind of its best link."""
+        found: dict[str, tuple[float, int, Lookup]] = {}
+        for link in lookups:
+            row = self._row(link.token)
+            if not row:
+                continue
+            weight = WEIGHTS[link.kind]
+            seen = set()
+            for name in row:
+                incident = None if name.startswith("?") else self.change.get(name)
+                if incident is None or incident.id in seen:
+                    continue
+                seen.add(incident.id)
+                apart = distance(incident.tokens.get(link.token, ()), signal.at)
+                if apart is None or apart > link.gap:
+                    continue
+                best = found.get(incident.id)
+                if best is None or (weight, -apart) > (best[0], -best[1]):
+                    found[incident.id] = (weight, apart, link)
+        return found
+
+    def _compatible(
+        self, signal: Signal, found: Mapping[str, tuple[float, int, Lookup]]
+    ) -> list[Incident]:
+        """The best match and all others that may become one incident with it: not kept apart, within the caps."""
+        ranked = [one for one in map(self.change.get, found) if one is not None]
+        ranked.sort(key=lambda one: (-found[one.id][0], found[one.id][1], -one.last, one.id))
+        chosen: list[Incident] = []
+        first, last, absorbed = signal.at, signal.at, 0
+        names: set[str] = set()
+        apart: set[str] = set()
+        for one in ranked:
+            begin, end = min(first, one.first), max(last, one.last)
+            if end - begin > self.policy.cap or not names.isdisjoint(one.apart) or not apart.isdisjoint(one.names):
+                continue
+            if chosen and absorbed + len(one.absorbed) + 1 > self.policy.max_absorbed:
+                continue
+            chosen.append(one)
+            first, last = begin, end
+            absorbed += len(one.absorbed) + 1
+            names |= one.names
+            apart.update(one.apart)
+        return chosen
+
+    def _link(self, incident: Incident, signal: Signal, link: Lookup, weight: float, reason: str) -> None:
+        pair = sorted((signal.service or signal.entity, link.other))
+        key = f"{link.kind}|{'|'.join(pair)}"[:200]
+        held = incident.links.get(key)
+        if held is not None:
+            held[2] += 1
+            return
+        if len(incident.links) < self.policy.max_links:
+            incident.links[key] = [weight, reason, 1]
+        if signal.service and signal.service not in incident.services:
+            self.change.log(incident, "joined", signal.at, f"{signal.service} joined: {reason}", event_id=signal.event_id)
+
+    def _maybe_reopen(self, incident: Incident, signal: Signal) -> None:
+        ended = incident.resolved_at
+        if incident.status != "resolved" or ended is None or incident.resolution == "all alerts resolved":
+            return
+        if signal.at > ended:
+            self.change.reopen(incident, signal.at, f"reopened: {signal.title[:200]} fired after it was resolved")
+
+    def _maybe_reopen_unresolved(self, incident: Incident, signal: Signal) -> None:
+        """An incident that ended because all its alerts were resolved is open again as soon as one is not."""
+        ended = incident.status == "resolved" and incident.resolution == "all alerts resolved"
+        if ended and not all_resolved(incident):
+            self.change.reopen(incident, signal.at, f"reopened: {signal.title[:200]} fires")
+
+    def _enter(self, token: str, incident: Incident) -> None:
+        """Put an incident first in the index row of a token it now holds; merged names become their survivors'."""
+        names = [incident.id]
+        closed = 0
+        marks = []
+        for name in self._row(token):
+            if name.startswith("?"):
+                marks.append(name)
+                continue
+            held = self.change.get(name)
+            if held is None or held.id in names:
+                continue
+            if held.status in ("open", "acknowledged"):
+                names.append(held.id)
+            elif closed < self.policy.max_index:
+                closed += 1
+                names.append(held.id)
+        self._write(token, names[: self.policy.max_index + _MAX_OPEN_PER_TOKEN] + marks[:_MAX_EARLY])
+
+    # signals that say an alert ended or is looked after
+
+    def _hear(self, signal: Signal, max_items: int) -> bool:
+        """Attach a resolved or acknowledged event to the incident where its alert fired last before it."""
+        if self.change.effects.consumed and self._spent() + 8 > max_items:
+            return False
+        holder = self._holder(signal)
+        if holder is None:
+            token = _alert_token(signal)
+            marks = [mark for mark in self._row(token) if mark.startswith("?")]
+            mark = f"?{signal.n}.{signal.i}@{signal.at}:{signal.status}"
+            self._write(token, [*incident_ids(self._row(token)), mark, *marks][: self.policy.max_index + 40])
+            return True
+        self._apply(self.change.own(holder), signal.dedup_key, signal.status, signal.at, signal.source)
+        self._member(holder, signal.n, signal.i, f"the alert is {signal.status}")
+        return True
+
+    def _holder(self, signal: Signal) -> Incident | None:
+        key = key_hash(signal.dedup_key)
+        best: tuple[int, str] | None = None
+        holder = None
+        for token in (*_own(signal, self.topology), _alert_token(signal)):
+            for name in self._row(token):
+                incident = None if name.startswith("?") else self.change.get(name)
+                if incident is None:
+                    continue
+                fired = incident.keys.get(key, (0, 0))[0]
+                near = signal.at - fired <= self.policy.cap
+                if fired and fired <= signal.at and near and (best is None or (fired, incident.id) > best):
+                    best, holder = (fired, incident.id), incident
+        return holder
+
+    def _apply(self, incident: Incident, dedup_key: str, status: str, at: int, source: str) -> None:
+        incident.events += 1
+        if status == "resolved":
+            pair = incident.keys[key_hash(dedup_key)]
+            pair[1] = max(pair[1], at)
+            self.change.settle(incident, at)
+        elif incident.status == "open":
+            incident.status, incident.acknowledged_by = "acknowledged", source
+            self.change.log(incident, "acknowledged", at, f"acknowledged at {source}", source)
+            self.change.transition(incident, "acknowledged")
+
+    def _catch_up(self, incident: Incident, signal: Signal, early: Sequence[str]) -> None:
+        """Apply what was heard about this alert before it was known to fire."""
+        if not early:
+            return
+        token = _alert_token(signal)
+        rest = []
+        for mark in early:
+            place, _, about = mark[1:].partition("@")
+            when, _, status = about.partition(":")
+            at = int(when)
+            if at < signal.at:
+                if at > signal.at - self.policy.horizon:
+                    rest.append(mark)
+                continue
+            n, _, i = place.partition(".")
+            self._apply(incident, signal.dedup_key, status, at, signal.source)
+            self._member(incident, int(n), int(i), f"the alert is {status}")
+        self._write(token, incident_ids(self._row(token)) + rest)
+
+    # bookkeeping
+
+    def _write(self, token: str, names: list[str]) -> None:
+        self.change.effects.index[token] = names
+
+    def _member(self, incident: Incident, n: int, i: int, reason: str) -> None:
+        effects = self.change.effects
+        effects.members.setdefault(incident.id, []).append((n, i))
+        effects.assignments[n, i] = incident.id
+        effects.reasons[n, i] = reason
+        self._member_rows.add((incident.id, n))
+        self._commits.add(n)
+
+    def _spent(self) -> int:
+        effects = self.change.effects
+        return (
+            len(effects.incidents)
+            + len(effects.index)
+            + len(self._member_rows)
+            + len(self._commits)
+            + self.change.announced()
+            + len(effects.timers)
+            + sum(map(len, effects.overflow.values()))
+        )
+
+
+# --- split by a person -----------------------------------------------------------------------------------------------
+
+
+def split_tokens(taken: Iterable[Signal], topology: Topology) -> set[str]:
+    """Tokens whose index rows must be in the View for split()."""
+    return {token for signal in taken for token in _own(signal, topology)}
+
+
+def split(
+    incident: Incident,
+    taken: Sequence[Signal],
+    kept: Sequence[Signal],
+    view: View,
+    *,
+    project: str,
+    by: str,
+    now: int,
+    topology: Topology,
+    policy: Policy = DEFAULT_POLICY,
+    max_items: int = 80,
+) -> Effects:
+    """A person moves the members `taken` to an incident of their own; `kept` are the others.
+
+    Coverage and roll-ups of both are computed again from their members, so that later signals find the right one. The
+    two are never joined automatically again. Refuses ERR_CONFLICT when the members are not those of the incident as
+    it now is, ERR_SCHEMA for an empty side, ERR_BATCH_TOO_LARGE for more than one transaction holds.
+    """
+    if incident.merged_into is not None:
+        raise Refusal("ERR_CONFLICT", "the incident was merged into another one")
+    fired = [signal for signal in taken if signal.status == "firing"]
+    if not fired or not any(signal.status == "firing" for signal in kept):
+        detail = Detail("members", "both_sides", "leave at least one firing event on each side")
+        raise Refusal("ERR_SCHEMA", "a split needs two sides", [detail])
+    if len(taken) + len(kept) != incident.events:
+        raise Refusal("ERR_CONFLICT", "the incident has other members by now; read it again")
+    if len(taken) > MAX_SPLIT:
+        raise Refusal("ERR_BATCH_TOO_LARGE", f"at most {MAX_SPLIT} events can be split off at once")
+    change = Change(view, policy, now)
+    old = change.own(incident)
+    founder = min(fired, key=lambda signal: (signal.at, signal.event_id))
+    fresh = change.open(
+        derived_incident_id(project, founder, incident.id, str(incident.seq)), founder.at, founder.received_at
+    )
+    for held, members in ((fresh, taken), (old, kept)):
+        _refill(change, held, members, topology)
+    fresh.apart = sorted({*old.apart, *old.names})
+    old.apart = sorted({*old.apart, fresh.id})
+    old.moved += [[signal.n, signal.i] for signal in taken]
+    change.log(fresh, "split", now, f"split from {old.id} by {by}", by, incident_id=old.id)
+    change.log(old, "split", now, f"{len(taken)} events split off into {fresh.id} by {by}", by, incident_id=fresh.id)
+    change.transition(fresh, "split")
+    for signal in taken:
+        change.effects.assignments[signal.n, signal.i] = fresh.id
+        change.effects.reasons[signal.n, signal.i] = f"split off by {by}"
+    change.effects.members[fresh.id] = [(signal.n, signal.i) for signal in taken]
+    for token in fresh.tokens:
+        rest = [name for name in view.index.get(token, [old.id]) if name != fresh.id]
+        change.effects.index[token] = [fresh.id, *rest]
+    effects = change.finish(topology)
+    if effects.items() > max_items:
+        raise Refusal("ERR_BATCH_TOO_LARGE", "these events cannot be split off at once; choose fewer")
+    return effects
+
+
+def _refill(change: Change, incident: Incident, members: Sequence[Signal], topology: Topology) -> None:
+    """Compute an incident's contents from its members, oldest first."""
+    ordered = sorted(members, key=lambda signal: (signal.at, signal.event_id))
+    begun = next(signal for signal in ordered if signal.status == "firing")
+    incident.first, incident.last, incident.seen = begun.at, begun.at, begun.received_at
+    incident.score, incident.tier, incident.severity_id, incident.events = 0.0, "info", 0, 0
+    incident.title, incident.title_rank = "", (-1.0, 0, "")
+    incident.entities, incident.sources, incident.services = {}, {}, {}
+    incident.keys, incident.tokens, incident.links = {}, {}, {}
+    incident.entity_overflow = incident.key_overflow = 0
+    standing = incident.status
+    for signal in ordered:
+        if signal.status == "firing":
+            incident.events = 0 if incident.title_rank[0] < 0 else incident.events
+            absorb(change, incident, signal, _own(signal, topology))
+        else:
+            incident.events += 1
+            pair = incident.keys.get(key_hash(signal.dedup_key))
+            if pair is not None and signal.status == "resolved":
+                pair[1] = max(pair[1], signal.at)
+    incident.status = standing
+    incident.events = len(members)
+
+
+_ = Member  # the key type of Effects.assignments, for readers of this module

@@ -1,0 +1,182 @@
+"""The correlate stage: a cursor over each project's numbered commit log.
+
+A wake-up only says that there may be something new. Whoever holds it processes everything from the cursor on and moves
+the cursor in the same transaction as the incidents it changed, so duplicate, late and racing wake-ups are harmless and
+a lost one costs time, not data (the supervisor wakes projects whose log is ahead of their cursor).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from tocsin.kernel import clock
+from tocsin.kernel.errors import Refusal, Retry
+from tocsin.kernel.ids import derived_id
+from tocsin.signals import correlation
+from tocsin.signals.correlation import Effects, Incident, View
+from tocsin.signals.ports import Cursor, HeadMoved, IncidentStore, Ledger, Outbox, OutboxRow, TopologyReader
+
+#: Commits read at a time and events correlated in one transaction.
+COMMITS_PER_ROUND: Final = 10
+EVENTS_PER_ROUND: Final = 2_000
+#: Rows of effects per transaction; with cursor, assignments and outbox directories it stays below DynamoDB's 100.
+ITEMS_PER_ROUND: Final = 72
+SAVE_ATTEMPTS: Final = 8
+
+#: Bus fact of each transition kind.
+FACTS: Final = {
+    "opened": "IncidentOpened",
+    "escalated": "IncidentUpdated",
+    "acknowledged": "IncidentAcknowledged",
+    "resolved": "IncidentResolved",
+    "reopened": "IncidentReopened",
+    "merged": "IncidentMerged",
+    "split": "IncidentSplit",
+}
+
+Change = Callable[[View], Effects]
+
+
+class CorrelateWorker:
+    """Keeps a project's incidents up to date with its log, its timers and its people."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        incidents: IncidentStore,
+        outbox: Outbox,
+        topologies: TopologyReader,
+        *,
+        policy: correlation.Policy,
+        now: Callable[[], int] = clock.now_ms,
+    ) -> None:
+        self._ledger = ledger
+        self._incidents = incidents
+        self._outbox = outbox
+        self._topologies = topologies
+        self._policy = policy
+        self._now = now
+
+    def catch_up(self, project: str, remaining_ms: Callable[[], int]) -> int:
+        """Correlate everything the log holds; returns the number of events processed. Raises Retry when time runs out."""
+        done = 0
+        races = 0
+        while True:
+            if remaining_ms() < 3 * clock.SECOND:
+                raise Retry(f"project {project} has more to correlate than one call may take")
+            cursor = self._incidents.cursor(project)
+            entries = self._ledger.read(project, cursor.n, COMMITS_PER_ROUND)
+            if not entries:
+                return done
+            try:
+                done += self._round(project, cursor, entries)
+            except HeadMoved:
+                races += 1
+                if races > 50 * SAVE_ATTEMPTS:
+                    raise Retry(f"project {project} is contended") from None
+
+    def _round(self, project: str, cursor: Cursor, entries: Sequence[Any]) -> int:
+        _, topology = self._topologies.topology(project)
+        signals, after = [], cursor
+        for entry in entries:
+            start = cursor.i if entry.n == cursor.n else 0
+            for i in range(start, len(entry.events)):
+                signals.append(correlation.signal_of(entry.events[i], entry.n, i, topology))
+            after = Cursor(entry.n + 1, 0, cursor.version + 1)
+            if len(signals) >= EVENTS_PER_ROUND:
+                break
+        now = self._now()
+        view = self._incidents.view(project, correlation.needed(signals, topology, self._policy))
+        effects = correlation.correlate(
+            signals, view, project=project, topology=topology, now=now, policy=self._policy, max_items=ITEMS_PER_ROUND
+        )
+        if effects.consumed < len(signals):
+            following = signals[effects.consumed]
+            after = Cursor(following.n, following.i, cursor.version + 1)
+        self._save(project, cursor, after, effects, now)
+        return effects.consumed
+
+    def quiet(self, project: str, incident_id: str) -> None:
+        """A quiet timer fell due: resolve the incident if nothing fired since, otherwise set the timer again."""
+
+        def change(view: View) -> Effects:
+            incident = view.incidents.get(incident_id)
+            if incident is None:
+                return Effects()
+            return correlation.quiet(incident, now=self._now(), policy=self._policy)
+
+        self._change(project, [incident_id], change)
+
+    def operate(
+        self, project: str, incident_ids: Sequence[str], operation: Change, expected_version: int | None = None
+    ) -> Incident:
+        """Apply a person's operation to incidents; returns the first one as it then is. Refuses unknown ids with 404."""
+
+        def change(view: View) -> Effects:
+            missing = [one for one in incident_ids if one not in view.incidents]
+            if missing:
+                raise Refusal("ERR_NOT_FOUND", "no such incident")
+            first = view.incidents[incident_ids[0]]
+            if expected_version is not None and first.version != expected_version:
+                raise Refusal("ERR_CONFLICT", f"the incident is at version {first.version}; read it again")
+            return operation(view)
+
+        self._change(project, incident_ids, change)
+        incident = self._incidents.get(project, incident_ids[0])
+        if incident is None:
+            raise Refusal("ERR_NOT_FOUND", "no such incident")
+        return incident
+
+    def _change(self, project: str, incident_ids: Sequence[str], change: Change) -> None:
+        for _ in range(SAVE_ATTEMPTS * 4):
+            cursor = self._incidents.cursor(project)
+            effects = change(self._incidents.view(project, (), incident_ids))
+            if not (effects.incidents or effects.timers):
+                return
+            try:
+                self._save(project, cursor, replace(cursor, version=cursor.version + 1), effects, self._now())
+            except HeadMoved:
+                continue
+            return
+        raise Retry(f"project {project} is contended")
+
+    def _save(self, project: str, before: Cursor, after: Cursor, effects: Effects, now: int) -> None:
+        rows = self._rows(project, effects, now)
+        self._incidents.save(project, before, after, effects, rows, now)
+        self._outbox.publish([row for row in rows if row.due <= now])
+
+    def _rows(self, project: str, effects: Effects, now: int) -> list[OutboxRow]:
+        """Outbox rows of effects. Their ids follow from what they announce, so that a repeat is the same row."""
+        rows = [
+            OutboxRow(
+                project,
+                derived_id("out", now, project, transition.incident_id, str(transition.seq)),
+                "fact",
+                now,
+                {
+                    "kind": FACTS[transition.kind],
+                    "detail": {
+                        "project": project,
+                        "incident_id": transition.incident_id,
+                        "seq": transition.seq,
+                        "kind": transition.kind,
+                        "at": transition.at,
+                        "summary": transition.summary,
+                    },
+                },
+            )
+            for transition in effects.transitions
+        ]
+        rows += [
+            OutboxRow(
+                project,
+                derived_id("out", due, project, incident_id, "quiet"),
+                "timer",
+                due,
+                {"timer": "quiet", "project": project, "incident_id": incident_id},
+            )
+            for incident_id, due in effects.timers
+        ]
+        return rows

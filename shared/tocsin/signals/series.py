@@ -1,0 +1,454 @@
+"""What is remembered between events: small packed states per fingerprint, per series and per metric.
+
+Hot states are at most 128 bytes, full states (the record bank of a metric that repeats) at most 5 KB. Every
+state begins with version, kind and the time it last changed, so that a store can drop old ones without
+knowing more. A state of another version or size counts as absent: states are statistics, losing one costs
+sensitivity and nothing else.
+
+Arithmetic is +, -, *, / and square roots of IEEE doubles in a fixed order, so states are the same bytes on
+every machine. Time never runs backwards in a state: a late event counts at the time of the latest one
+before it.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any, ClassVar, Final, Self
+
+from tocsin.kernel import clock
+from tocsin.kernel.ids import length_prefixed
+from tocsin.signals.calibration import half_power
+
+VERSION: Final = 1
+HOT_LIMIT: Final = 128
+FULL_LIMIT: Final = 5 * 1024
+_PREFIX: Final = struct.Struct("<BBQ")
+
+#: occurred_at rules within this distance of received_at; beyond it received_at does.
+LATE_MS: Final = 2 * clock.HOUR
+SKEW_MS: Final = 5 * clock.MINUTE
+#: A fingerprint or series silent for longer is new again.
+FORGET_MS: Final = 30 * clock.DAY
+
+
+def _unix_ms(value: str | int) -> int:
+    if isinstance(value, int):
+        return value
+    if (
+        len(value) == 24 and value[-1] == "Z"
+    ):  # the form that ingest writes: half a microsecond instead of five
+        return round(datetime.fromisoformat(value).timestamp() * 1000)
+    return clock.parse_rfc3339(value)
+
+
+def ruling_time(event: Any) -> tuple[int, tuple[str, ...]]:
+    """Time (Unix ms) that rules for an event, and why: flags `late` or `clock_skew` when received_at had to.
+
+    occurred_at rules unless it lies more than 2 h before or more than 5 min after received_at. Either may
+    be RFC 3339 text or Unix ms; one of them may be missing. Raises ValueError when both are.
+    """
+    occurred, received = event.get("occurred_at"), event.get("received_at")
+    if occurred is None or received is None:
+        if occurred is None and received is None:
+            raise ValueError("the event has neither occurred_at nor received_at")
+        return _unix_ms(received if occurred is None else occurred), ()
+    occurred_ms, received_ms = _unix_ms(occurred), _unix_ms(received)
+    if received_ms - occurred_ms > LATE_MS:
+        return received_ms, ("late",)
+    if occurred_ms - received_ms > SKEW_MS:
+        return received_ms, ("clock_skew",)
+    return occurred_ms, ()
+
+
+@lru_cache(maxsize=8192)
+def state_key(kind: str, *parts: str) -> bytes:
+    """8-byte key of a state: a hash of its kind and of what it is about. Unique within a project."""
+    return blake2b(length_prefixed(kind, *parts), digest_size=8).digest()
+
+
+def last_changed(state: bytes) -> int:
+    """Unix ms at which a state of any kind last changed; 0 for bytes that are no state."""
+    return int(_PREFIX.unpack_from(state)[2]) if len(state) >= _PREFIX.size else 0
+
+
+def decay(elapsed_ms: int, half_life_ms: int) -> float:
+    """2^(-elapsed / half-life), for elapsed >= 0."""
+    return half_power(elapsed_ms / half_life_ms)
+
+
+_SKETCH_BITS: Final = 64
+_SKETCH_ALL: Final = (1 << 4 * _SKETCH_BITS) - 1
+_GENERATION_MS: Final = 5 * clock.MINUTE
+#: Linear counting (Whang et al. 1990): distinct things that leave k of 64 bits set; a full bitmap counts as
+#: 267.
+_DISTINCT: Final = tuple(
+    max(k, round(-_SKETCH_BITS * math.log((_SKETCH_BITS - k) / _SKETCH_BITS))) if k < _SKETCH_BITS else 267
+    for k in range(_SKETCH_BITS + 1)
+)
+
+
+@dataclass(slots=True)
+class FingerprintState:
+    """How often a fingerprint comes, since when, and to how many entities at once. 78 bytes packed."""
+
+    KIND: ClassVar[int] = 1
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<BBQQIddQ32s")
+    FAST_MS: ClassVar[int] = 5 * clock.MINUTE
+    SLOW_MS: ClassVar[int] = 12 * clock.HOUR
+    #: Observation without events that a new fingerprint starts with, so that two quick ones are no surprise.
+    PRIOR_MS: ClassVar[int] = 30 * clock.MINUTE
+
+    last: int
+    first: int
+    count: int = 0
+    fast: float = 0.0
+    slow: float = 0.0
+    generation: int = 0
+    sketch: int = 0
+
+    @classmethod
+    def unpack(cls, data: bytes | None) -> Self | None:
+        if data is None or len(data) != cls.LAYOUT.size or data[0] != VERSION or data[1] != cls.KIND:
+            return None
+        _, _, last, first, count, fast, slow, generation, sketch = cls.LAYOUT.unpack(data)
+        return cls(last, first, count, fast, slow, generation, int.from_bytes(sketch, "little"))
+
+    def pack(self) -> bytes:
+        return self.LAYOUT.pack(
+            VERSION,
+            self.KIND,
+            self.last,
+            self.first,
+            self.count,
+            self.fast,
+            self.slow,
+            self.generation,
+            self.sketch.to_bytes(32, "little"),
+        )
+
+    def add(self, at: int, entity_bit: int | None) -> tuple[float, float, int]:
+        """Count one event. Returns (events seen, events expected) over about 7 minutes, and distinct entities now.
+
+        The fast counter sums events with a half-life of 5 minutes, which is as much as a window of 7.2
+        minutes holds at a steady rate. What was expected of it follows from the slow counter before this
+        event.
+        """
+        now = max(at, self.last)
+        gap = now - self.last
+        self.slow *= decay(gap, self.SLOW_MS)
+        observed = self.SLOW_MS * _WINDOW * (1.0 - decay(now - self.first, self.SLOW_MS)) + self.PRIOR_MS
+        expected = self.slow / observed * (self.FAST_MS * _WINDOW)
+        self.fast = self.fast * decay(gap, self.FAST_MS) + 1.0
+        self.slow += 1.0
+        self.count = min(self.count + 1, 0xFFFFFFFF)
+        self.last = now
+        generation = now // _GENERATION_MS
+        steps = min(generation - self.generation, 4)
+        sketch = (self.sketch << steps * _SKETCH_BITS) & _SKETCH_ALL
+        if entity_bit is not None:
+            sketch |= 1 << entity_bit
+        self.generation, self.sketch = generation, sketch
+        window = sketch | sketch >> 64 | sketch >> 128 | sketch >> 192
+        return self.fast, expected, _DISTINCT[(window & 0xFFFFFFFFFFFFFFFF).bit_count()]
+
+
+#: Window (in half-lives) whose plain count equals the decayed count at a steady rate: 1 / ln 2.
+_WINDOW: Final = 1.4426950408889634
+
+FIRING: Final = 0
+ACKNOWLEDGED: Final = 1
+RESOLVED: Final = 2
+STATUS: Final = {"firing": FIRING, "acknowledged": ACKNOWLEDGED, "resolved": RESOLVED}
+
+
+@dataclass(slots=True)
+class SeriesState:
+    """Status of one thing that fires and resolves (one dedup_key), and how much it flaps. 31 bytes packed."""
+
+    KIND: ClassVar[int] = 2
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<BBQQBId")
+    FLAP_MS: ClassVar[int] = clock.HOUR
+    RETURN_MS: ClassVar[int] = clock.DAY
+
+    last: int
+    first: int
+    status: int
+    count: int = 0
+    flaps: float = 0.0
+
+    @classmethod
+    def unpack(cls, data: bytes | None) -> Self | None:
+        if data is None or len(data) != cls.LAYOUT.size or data[0] != VERSION or data[1] != cls.KIND:
+            return None
+        return cls(*cls.LAYOUT.unpack(data)[2:])
+
+    def pack(self) -> bytes:
+        return self.LAYOUT.pack(
+            VERSION, self.KIND, self.last, self.first, self.status, self.count, self.flaps
+        )
+
+    def add(self, at: int, status: int) -> bool:
+        """Take one event. True when it fires again within a day of its resolution; `flaps` counts such
+        changes.
+        """
+        now = max(at, self.last)
+        gap = now - self.last
+        self.flaps *= decay(gap, self.FLAP_MS)
+        changed = (status == RESOLVED) != (self.status == RESOLVED)
+        if changed:
+            self.flaps += 1.0
+        self.last, self.status = now, status
+        self.count = min(self.count + 1, 0xFFFFFFFF)
+        return changed and status == FIRING and gap <= self.RETURN_MS
+
+
+#: Metric values beyond this count as this, so that squares stay finite.
+_HUGE: Final = 1e150
+
+
+@dataclass(slots=True)
+class MetricState:
+    """Level, spread and record of one metric of one series: what an anomaly is measured by until a bank knows more.
+
+    70 bytes packed. `size` is the mean magnitude; a spread under 5 % of it is not believed from so few
+    points.
+    """
+
+    KIND: ClassVar[int] = 3
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<BBQQI5d")
+    MIN_POINTS: ClassVar[int] = 5
+    #: A bank is kept for series with this many points ...
+    BANK_POINTS: ClassVar[int] = 8
+    #: ... that come at least this often on average.
+    BANK_INTERVAL_MS: ClassVar[int] = clock.HOUR
+
+    last: int
+    first: int
+    count: int = 0
+    level: float = 0.0
+    variance: float = 0.0
+    size: float = 0.0
+    low: float = math.inf
+    high: float = -math.inf
+
+    @classmethod
+    def unpack(cls, data: bytes | None) -> Self | None:
+        if data is None or len(data) != cls.LAYOUT.size or data[0] != VERSION or data[1] != cls.KIND:
+            return None
+        return cls(*cls.LAYOUT.unpack(data)[2:])
+
+    def pack(self) -> bytes:
+        return self.LAYOUT.pack(
+            VERSION,
+            self.KIND,
+            self.last,
+            self.first,
+            self.count,
+            self.level,
+            self.variance,
+            self.size,
+            self.low,
+            self.high,
+        )
+
+    @property
+    def deserves_bank(self) -> bool:
+        return self.count >= self.BANK_POINTS and self.last - self.first <= self.count * self.BANK_INTERVAL_MS
+
+    def add(self, at: int, value: float) -> float:
+        """Take one point; anomaly in [0, 1): 0 inside the record, else how many usual spreads off the
+        level.
+        """
+        x = min(max(value, -_HUGE), _HUGE)
+        n = self.count
+        off = abs(x - self.level)
+        anomaly = 0.0
+        if n >= self.MIN_POINTS and not self.low <= x <= self.high:
+            spread = max(math.sqrt(self.variance), 0.05 * self.size)
+            z = off / spread if off < 1e6 * spread else 1e6
+            if z > 3.0:
+                anomaly = (z - 3.0) / (z + 5.0) * n / (n + 4.0)
+        rate = max(1.0 / (n + 1), 0.05)
+        step = rate * (x - self.level)
+        self.variance = (1.0 - rate) * (self.variance + step * (x - self.level))
+        self.level += step
+        self.size += rate * (abs(x) - self.size)
+        self.low, self.high = min(self.low, x), max(self.high, x)
+        self.count = min(n + 1, 0xFFFFFFFF)
+        self.last = max(at, self.last)
+        return anomaly
+
+
+class RecordBank:
+    """Six views of a metric, each of which alarms when it breaks its own record: the full state of a series.
+
+    The views are the deviation from the mean of the last 100 points, raw and in sigmas; in sigmas of the
+    last 50; the residual to the same time of day; the mean one-step error of the last 60 points; and the
+    deviation from a slow mean. A view's alarm is how far it lies outside the range it has shown, in units
+    of that range. O(1) per point: only the header and a few cells of the packed state are touched. Values
+    are kept as single-precision offsets from `origin` in units of `scale`, so that size and unit of the
+    metric do not matter.
+    """
+
+    KIND: Final = 4
+    #: version, kind, last, count, step (s), bins, origin, scale, size; five running sums, two means; six
+    #: ranges
+    HEAD: Final = struct.Struct("<BBQIHH3d7d12d")
+    CELL: Final = struct.Struct("<f")
+    LONG: Final = 100
+    SHORT: Final = 50
+    ERRORS: Final = 60
+    ERRORS_AT: Final = HEAD.size + 4 * LONG
+    DAY_AT: Final = ERRORS_AT + 4 * ERRORS
+    #: Widths of a time-of-day bin, in seconds; a bin should see about one point a day.
+    STEPS: Final = (300, 600, 900, 1800, 3600)
+    DAY_S: Final = 86_400
+    #: Weight of each view's alarm, in the order of the ranges.
+    WEIGHTS: Final = (1.0, 0.1, 0.4, 0.7, 0.1, 0.4)
+    #: Bound of offsets in units of scale.
+    FAR: Final = 1e12
+
+    def __init__(self, data: bytearray) -> None:
+        self.data = data
+
+    @classmethod
+    def start(cls, metric: MetricState) -> Self:
+        """An empty bank for a metric whose level, spread and pace are roughly known."""
+        interval_s = (metric.last - metric.first) // 1000 // max(metric.count - 1, 1)
+        step = next((s for s in cls.STEPS if s >= interval_s), cls.STEPS[-1])
+        bins = cls.DAY_S // step
+        spread = max(math.sqrt(metric.variance), 1e-3 * metric.size)
+        scale = math.ldexp(1.0, math.frexp(spread)[1]) if spread > 1e-290 else 1.0
+        data = bytearray(cls.DAY_AT + 4 * bins)
+        ranges = (math.inf, -math.inf) * 6
+        cls.HEAD.pack_into(
+            data, 0, VERSION, cls.KIND, 0, 0, step, bins, metric.level, scale, 0.0, *(0.0,) * 7, *ranges
+        )
+        for i in range(bins):
+            cls.CELL.pack_into(data, cls.DAY_AT + 4 * i, math.nan)
+        return cls(data)
+
+    @classmethod
+    def unpack(cls, data: bytes | None) -> Self | None:
+        if data is None or len(data) < cls.DAY_AT or data[0] != VERSION or data[1] != cls.KIND:
+            return None
+        return cls(bytearray(data))
+
+    def pack(self) -> bytes:
+        return bytes(self.data)
+
+    @property
+    def count(self) -> int:
+        return int.from_bytes(self.data[10:14], "little")
+
+    def add(self, at: int, value: float) -> float:
+        """Take one point; the strongest weighted alarm, >= 0 and not bounded above."""
+        data, cell = self.data, self.CELL
+        read, write = cell.unpack_from, cell.pack_into
+        (
+            _,
+            _,
+            last,
+            n,
+            step,
+            bins,
+            origin,
+            scale,
+            size,
+            s100,
+            q100,
+            s50,
+            q50,
+            errors,
+            fast,
+            slow,
+            *ranges,
+        ) = self.HEAD.unpack_from(data)
+        far = self.FAR
+        x = (min(max(value, -_HUGE), _HUGE) - origin) / scale
+        at_ring = self.HEAD.size + 4 * (n % self.LONG)
+        (oldest,) = read(data, at_ring)
+        write(data, at_ring, min(max(x, -far), far))
+        (x,) = read(data, at_ring)  # as rounded: what is added to a sum now is taken from it later
+        if n == 0:
+            fast = slow = x
+        magnitude = abs(x + origin / scale)
+        size += (min(magnitude, far) - size) / (n + 1)
+        tiny = 1e-3 * size + 1e-12
+        views: list[float | None] = [None] * 6
+
+        if n >= self.LONG:
+            mean = s100 / self.LONG
+            views[0] = x - mean
+            sigma = math.sqrt(max(q100 / self.LONG - mean * mean, 0.0))
+            views[4] = min(max((x - mean) / (sigma + tiny), -50.0), 50.0)
+            s100 -= oldest
+            q100 -= oldest * oldest
+        if n >= self.SHORT:
+            mean = s50 / self.SHORT
+            sigma = math.sqrt(max(q50 / self.SHORT - mean * mean, 0.0))
+            views[5] = min(max((x - mean) / (sigma + tiny), -50.0), 50.0)
+            (left,) = read(data, self.HEAD.size + 4 * ((n - self.SHORT) % self.LONG))
+            s50 -= left
+            q50 -= left * left
+        s100 += x
+        q100 += x * x
+        s50 += x
+        q50 += x * x
+
+        at_day = self.DAY_AT + 4 * min(at // 1000 % self.DAY_S // step, bins - 1)
+        (usual,) = read(data, at_day)
+        if usual != usual:
+            write(data, at_day, x)
+        else:
+            views[1] = x - usual
+            write(data, at_day, usual + 0.3 * (x - usual))
+
+        at_error = self.ERRORS_AT + 4 * (n % self.ERRORS)
+        (leaving,) = read(data, at_error)
+        write(data, at_error, abs(x - fast))
+        (entering,) = read(data, at_error)
+        errors += entering - leaving
+        if n >= self.ERRORS - 1:
+            views[2] = errors / self.ERRORS
+        views[3] = x - slow
+        fast += 0.3 * (x - fast)
+        slow += 0.1 * (x - slow)
+
+        alarm = 0.0
+        for i, view in enumerate(views):
+            if view is None:
+                continue
+            low, high = ranges[2 * i], ranges[2 * i + 1]
+            if view > high:
+                ranges[2 * i + 1] = view
+                over = view - high
+            elif view < low:
+                over = low - view
+            else:
+                continue
+            if view < low:
+                ranges[2 * i] = view
+            if high > low:
+                alarm = max(alarm, self.WEIGHTS[i] * over / (high - low))
+
+        n += 1
+        if n % self.LONG == 0:  # sums from the ring itself, so that rounding never piles up
+            ring = struct.unpack_from(f"<{self.LONG}f", data, self.HEAD.size)
+            s100, q100 = sum_exact(ring)
+            s50, q50 = sum_exact(ring[-self.SHORT :])
+        self.HEAD.pack_into(
+            data, 0, VERSION, self.KIND, max(last, at), min(n, 0xFFFFFFFF), step, bins, origin, scale, size,
+            s100, q100, s50, q50, errors, fast, slow, *ranges,
+        )  # fmt: skip
+        return alarm
+
+
+def sum_exact(values: tuple[float, ...]) -> tuple[float, float]:
+    """Correctly rounded sum and sum of squares."""
+    return math.fsum(values), math.fsum(v * v for v in values)

@@ -1,0 +1,110 @@
+"""In-memory ledger, bus and topology for the score stage, with a hook before and after every step that can fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from tocsin.signals.ports import Commit, CommitDead, CommitStatus, Fact, HeadMoved, LogEntry, LogHead, Mark
+from tocsin.signals.topology import Topology
+
+Hook = Callable[[str], None]
+
+
+class MemoryLedger:
+    """Same promises as the DynamoDB ledger. The `trust_…` switches break one promise each, for tests that must notice."""
+
+    def __init__(self, hook: Hook = lambda step: None, *, trust_buried: bool = False, trust_owner: bool = False) -> None:
+        self.hook = hook
+        self.trust_buried = trust_buried
+        self.trust_owner = trust_owner
+        self.marks: dict[tuple[str, str], Mark] = {}
+        self.commits: dict[tuple[str, str], int | None] = {}
+        self.log: dict[str, list[LogEntry]] = {}
+        self.hot: dict[str, dict[bytes, bytes]] = {}
+        self.full: dict[str, dict[bytes, bytes]] = {}
+        self.counters: dict[str, int] = {}
+        self.refused: set[tuple[str, str, bytes]] = set()
+
+    def claim(self, project: str, commit_id: str, digests: Mapping[str, bytes], now: int) -> dict[str, Mark]:
+        foreign = {}
+        for event_id, digest in digests.items():
+            self.hook("claim")
+            mark = self.marks.setdefault((project, event_id), Mark(commit_id, digest, now))
+            if mark.commit_id != commit_id:
+                foreign[event_id] = mark
+        self.hook("claimed")
+        return foreign
+
+    def statuses(self, project: str, commit_ids: Collection[str]) -> dict[str, CommitStatus]:
+        self.hook("statuses")
+        return {one: self._status(project, one) for one in commit_ids}
+
+    def _status(self, project: str, commit_id: str) -> CommitStatus:
+        if (project, commit_id) not in self.commits:
+            return "absent"
+        return "dead" if self.commits[project, commit_id] is None else "committed"
+
+    def bury(self, project: str, commit_id: str, now: int) -> CommitStatus:
+        self.hook("bury")
+        self.commits.setdefault((project, commit_id), None)
+        return self._status(project, commit_id)
+
+    def take_over(self, project: str, event_id: str, old: Mark, commit_id: str, digest: bytes, now: int) -> bool:
+        self.hook("take over")
+        if self.marks[project, event_id].commit_id != old.commit_id and not self.trust_owner:
+            return False
+        self.marks[project, event_id] = Mark(commit_id, digest, now)
+        return True
+
+    def head(self, project: str) -> LogHead:
+        self.hook("head")
+        return LogHead(len(self.log.get(project, ())), 0)
+
+    def states(
+        self, project: str, head: LogHead, hot: Collection[bytes], full: Collection[bytes]
+    ) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
+        self.hook("states")
+        kept_hot, kept_full = self.hot.get(project, {}), self.full.get(project, {})
+        return (
+            {key: kept_hot[key] for key in hot if key in kept_hot},
+            {key: kept_full[key] for key in full if key in kept_full},
+        )
+
+    def commit(self, project: str, commit: Commit) -> int:
+        self.hook("commit")
+        key = (project, commit.commit_id)
+        if key in self.commits and not (self.trust_buried and self.commits[key] is None):
+            raise CommitDead(commit.commit_id)
+        log = self.log.setdefault(project, [])
+        if commit.head.n != len(log):
+            raise HeadMoved(project)
+        n = len(log) + 1
+        self.commits[key] = n
+        log.append(LogEntry(n, commit.commit_id, commit.at, commit.trace_id, list(commit.events)))
+        self.hot.setdefault(project, {}).update(commit.hot)
+        self.full.setdefault(project, {}).update(commit.full)
+        self.counters[project] = self.counters.get(project, 0) + len(commit.events)
+        self.hook("committed")
+        return n
+
+    def refuse(self, project: str, event_id: str, digest: bytes, now: int, reason: str) -> None:
+        self.refused.add((project, event_id, digest))
+
+    def read(self, project: str, first: int, limit: int) -> list[LogEntry]:
+        return self.log.get(project, [])[first - 1 : first - 1 + limit]
+
+
+class MemoryBus:
+    def __init__(self) -> None:
+        self.facts: list[Fact] = []
+
+    def publish(self, facts: Sequence[Fact]) -> None:
+        self.facts += facts
+
+
+class FixedTopology:
+    def __init__(self, topology: Topology | None = None) -> None:
+        self._topology = topology or Topology.empty()
+
+    def topology(self, project: str) -> tuple[str, Topology]:
+        return "topology-0", self._topology

@@ -1,0 +1,157 @@
+"""After a deploy: set what emulators drop from the template, generate secret values, seed a project and two keys.
+
+Everything here may be run again at any time. On AWS the template sets what the first part sets, and only secrets and the
+first project are made: `python -m tools.local.bootstrap --stack tocsin`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.exceptions import ClientError
+from samtranslator.yaml_helper import yaml_parse
+from tocsin.access import keys
+from tocsin.access.principals import FAMILIES, KeyRecord
+from tocsin.aws.key_store import DynamoKeyStore
+from tocsin.aws.table import Table
+from tocsin.kernel import clock, ids
+
+from tools.local.home import ROOT
+
+Clients = Callable[[str], Any]
+Outputs = Mapping[str, str]
+
+SECRETS = ("PepperSecret", "CursorSecret", "PseudonymSecret", "WebhookSecret", "EnvelopeSecret")
+PROJECT_SCOPES = frozenset({"ingest:write", "events:*", "incidents:*", "topology:*", "notify:*"})
+#: Every family but sending: an administrator's key is not for senders.
+ADMIN_SCOPES = frozenset(f"{family}:*" for family in FAMILIES - {"ingest"})
+
+
+def settle(clients: Clients, outputs: Outputs, retention_days: int, mail_from: str) -> list[str]:
+    """Set what emulators ignore in the template (TTL, recovery, lifecycle, mail identity); names what was set."""
+    resources = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]
+    table, bucket = resources["Table"]["Properties"], resources["Bucket"]["Properties"]
+    done = []
+    dynamodb, name = clients("dynamodb"), outputs["Table"]
+    if dynamodb.describe_time_to_live(TableName=name)["TimeToLiveDescription"]["TimeToLiveStatus"] != "ENABLED":
+        dynamodb.update_time_to_live(TableName=name, TimeToLiveSpecification=table["TimeToLiveSpecification"])
+        done.append("expiry")
+    backups = dynamodb.describe_continuous_backups(TableName=name)["ContinuousBackupsDescription"]
+    if backups.get("PointInTimeRecoveryDescription", {}).get("PointInTimeRecoveryStatus") != "ENABLED":
+        dynamodb.update_continuous_backups(
+            TableName=name, PointInTimeRecoverySpecification=table["PointInTimeRecoverySpecification"]
+        )
+        done.append("recovery")
+    rules = [_lifecycle_rule(rule, retention_days) for rule in bucket["LifecycleConfiguration"]["Rules"]]
+    clients("s3").put_bucket_lifecycle_configuration(
+        Bucket=outputs["Bucket"], LifecycleConfiguration={"Rules": rules}
+    )
+    done.append("lifecycle")
+    if mail_from:
+        clients("ses").verify_email_identity(EmailAddress=mail_from)
+        done.append("mail sender")
+    return done
+
+
+def _lifecycle_rule(rule: Mapping[str, Any], retention_days: int) -> dict[str, Any]:
+    """A rule in the template's words as the S3 API wants it. A reference can only be to RetentionDays."""
+    out: dict[str, Any] = {"ID": rule["Id"], "Status": rule["Status"], "Filter": {"Prefix": rule.get("Prefix", "")}}
+    if "ExpirationInDays" in rule:
+        days = rule["ExpirationInDays"]
+        out["Expiration"] = {"Days": retention_days if isinstance(days, dict) else days}
+    if "AbortIncompleteMultipartUpload" in rule:
+        out["AbortIncompleteMultipartUpload"] = dict(rule["AbortIncompleteMultipartUpload"])
+    return out
+
+
+def fill_secrets(clients: Clients, outputs: Outputs) -> int:
+    """Give every secret without a value 32 random bytes (base64); how many had none. A value is never replaced."""
+    store, filled = clients("secretsmanager"), 0
+    for output in SECRETS:
+        try:
+            text = store.get_secret_value(SecretId=outputs[output]).get("SecretString", "")
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ResourceNotFoundException":
+                raise
+            text = ""
+        if not text:
+            value = base64.b64encode(secrets.token_bytes(32)).decode("ascii")
+            store.put_secret_value(SecretId=outputs[output], SecretString=value)
+            filled += 1
+    return filled
+
+
+def pepper(clients: Clients, outputs: Outputs) -> bytes:
+    """The value that keys the stored hashes of API keys."""
+    return base64.b64decode(clients("secretsmanager").get_secret_value(SecretId=outputs["PepperSecret"])["SecretString"])
+
+
+def seed(clients: Clients, outputs: Outputs, known: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
+    """A project with a project key and an admin key: those in `known` when it has them, fresh ones otherwise.
+
+    Returns ({"project", "project_key", "admin_key"}, names of the key rows that had to be written, because they are new,
+    were lost, or were hashed under another pepper).
+    """
+    now = clock.now_ms()
+    store, mixed_in = DynamoKeyStore(Table(clients("dynamodb"), outputs["Table"])), pepper(clients, outputs)
+    seeded = {"project": str(known.get("project") or ids.new_id("prj", now))}
+    written = []
+    for name, scopes in (("project_key", PROJECT_SCOPES), ("admin_key", ADMIN_SCOPES)):
+        text = str(known.get(name) or keys.mint()[0])
+        parsed = keys.parse(text)
+        if parsed is None:
+            raise ValueError(f"{name} in the contract file is not an API key: delete the file and run make up again")
+        record = KeyRecord(
+            key_id=parsed.key_id,
+            project=seeded["project"],
+            env=parsed.env,
+            hash=keys.stored_hash(mixed_in, text),
+            scopes=scopes,
+            created_at=now,
+        )
+        found = store.get(parsed.key_id)
+        if found is None or (found.hash, found.project, found.scopes) != (record.hash, record.project, scopes):
+            store.put(record)
+            written.append(name)
+        seeded[name] = text
+    return seeded, written
+
+
+def start_ticking(clients: Clients, outputs: Outputs) -> None:
+    """Run the supervisor once as its schedule would, so that ticks start now and not at the next full minute."""
+    event = json.loads((ROOT / "events" / "supervise" / "schedule.json").read_text()) if _sample().exists() else {
+        "version": "0", "id": "bootstrap", "source": "aws.events", "detail-type": "Scheduled Event",
+        "resources": [], "detail": {}, "time": clock.rfc3339(clock.now_ms()),
+    }  # fmt: skip
+    clients("lambda").invoke(
+        FunctionName=outputs["SuperviseFunction"], InvocationType="Event", Payload=json.dumps(event).encode()
+    )
+
+
+def _sample() -> Path:
+    return ROOT / "events" / "supervise" / "schedule.json"
+
+
+def main() -> None:
+    """Bootstrap a stack on AWS (or wherever the environment's AWS settings point) and print the keys once."""
+    parser = argparse.ArgumentParser(description="Generate secrets and the first project of a deployed stack.")
+    parser.add_argument("--stack", required=True)
+    arguments = parser.parse_args()
+    stack = boto3.client("cloudformation").describe_stacks(StackName=arguments.stack)["Stacks"][0]
+    outputs = {item["OutputKey"]: item["OutputValue"] for item in stack["Outputs"]}
+    filled = fill_secrets(boto3.client, outputs)
+    if not filled:
+        raise SystemExit("every secret has its value already: this stack was bootstrapped before")
+    seeded, _ = seed(boto3.client, outputs, {})
+    print(json.dumps({"api_url": outputs["ApiUrl"], "bulk_url": outputs["BulkUrl"], **seeded}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

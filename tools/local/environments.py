@@ -1,0 +1,85 @@
+"""Make the two Python environments every command needs, from lock files only.
+
+`.local/venv` holds tools, tests and the run-time set; `.local/ministack` holds the emulator. Both use one interpreter,
+because the emulator runs the functions with its own. Standard library only and runnable by the bare interpreter:
+nothing is installed yet when this runs. An environment whose lock file has not changed is left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCAL = ROOT / ".local"
+SUPPORTED = ((3, 11), (3, 13))
+ENVIRONMENTS = {"venv": "dev.txt", "ministack": "emulator.txt"}
+
+
+def check_interpreter() -> str | None:
+    """The one-line refusal for an unsupported interpreter, or None when this one will do."""
+    low, high = SUPPORTED
+    if low <= sys.version_info[:2] <= high:
+        return None
+    found = "%d.%d" % sys.version_info[:2]
+    return f"tocsin: Python {found} is not supported; install Python 3.11, 3.12 or 3.13, or run make PYTHON=<its path>"
+
+
+def _stamp(lock: Path) -> str:
+    interpreter = f"{sys.version}|{sys.base_prefix}|{ROOT}"
+    return hashlib.sha256(lock.read_bytes() + interpreter.encode()).hexdigest()
+
+
+def _run(*command: str | Path) -> None:
+    done = subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"tocsin: {' '.join(map(str, command[:4]))} failed\n{done.stdout}{done.stderr}")
+
+
+def _uv() -> Path:
+    """Path of the pinned uv, fetched by pip with its hash when the pin has changed."""
+    lock, home = ROOT / "requirements" / "uv.txt", LOCAL / "uv"
+    stamp = home / "stamp"
+    if not stamp.exists() or stamp.read_text() != _stamp(lock):
+        shutil.rmtree(home, ignore_errors=True)
+        _run(sys.executable, "-m", "venv", home)
+        python = home / "bin" / "python"
+        _run(python, "-m", "pip", "install", "--quiet", "--no-input", "--require-hashes", "-r", lock)
+        stamp.write_text(_stamp(lock))
+    return home / "bin" / "uv"
+
+
+def ensure(name: str) -> bool:
+    """Bring environment `name` in line with its lock file; True when something had to be installed."""
+    lock, home = ROOT / "requirements" / ENVIRONMENTS[name], LOCAL / name
+    stamp = home / "stamp"
+    if stamp.exists() and stamp.read_text() == _stamp(lock):
+        return False
+    uv = _uv()
+    stamp.unlink(missing_ok=True)
+    _run(uv, "venv", "--quiet", "--no-project", "--clear", "--python", sys.executable, home)
+    python = home / "bin" / "python"
+    _run(uv, "pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode", "--python", python, lock)
+    stamp.write_text(_stamp(lock))
+    return True
+
+
+def main() -> None:
+    """Refuse a wrong interpreter in one line; otherwise make both environments and say what took how long."""
+    refusal = check_interpreter()
+    if refusal:
+        sys.exit(refusal)
+    for name, lock in ENVIRONMENTS.items():
+        began = time.monotonic()
+        if ensure(name):
+            took = time.monotonic() - began
+            version = ".".join(map(str, sys.version_info[:3]))
+            print(f"  {took:6.1f} s  environment .local/{name} from requirements/{lock} (Python {version})", flush=True)
+
+
+if __name__ == "__main__":
+    main()
