@@ -1,4 +1,4 @@
-"""What scoring costs: microseconds per event of each stage, states read from and written to a dictionary per batch.
+"""What scoring costs: microseconds per event of each stage, states kept in a dictionary between batches.
 
     PYTHONPATH=shared python bench/scoring_bench.py [events] [batch]
 
@@ -35,10 +35,10 @@ SEVERITIES = ("info", "warning", "warning", "error", "critical")
 class NoTopology:
     """Nothing is declared."""
 
-    def service_of(self, event: Mapping[str, Any]) -> str | None:
+    def service_of(self, _event: Mapping[str, Any]) -> str | None:
         return None
 
-    def criticality(self, service: str) -> float:
+    def criticality(self, _service: str) -> float:
         return 0.0
 
 
@@ -108,19 +108,16 @@ def main(count: int, batch: int) -> None:
         scored += outcome.events
     score = (time.process_time() - started) / count * 1e6
     print(f"  {'needs + score':<28}{score:8.2f} us/event")
-    print(
-        f"  {'prepare + score':<28}{prepare + score:8.2f} us/event = {1e6 / (prepare + score):,.0f} events/s/core"
-    )
+    both = prepare + score
+    print(f"  {'prepare + score':<28}{both:8.2f} us/event = {1e6 / both:,.0f} events/s/core")
     started = time.process_time()
     for event in scored[:2000]:
         scoring.explain(event)
-    print(
-        f"  {'explain (at read time)':<28}{(time.process_time() - started) / min(count, 2000) * 1e6:8.2f} us/event"
-    )
-    print(
-        f"  states: {len(hot)} hot (largest {max(map(len, hot.values()))} B), {len(full)} full (largest "
-        f"{max(map(len, full.values()), default=0)} B), {written / count:.0f} B of full state written per event"
-    )
+    spent = (time.process_time() - started) / min(count, 2000) * 1e6
+    print(f"  {'explain (at read time)':<28}{spent:8.2f} us/event")
+    largest = max(map(len, hot.values())), max(map(len, full.values()), default=0)
+    print(f"  states: {len(hot)} hot (largest {largest[0]} B), {len(full)} full (largest {largest[1]} B)")
+    print(f"  {written / count:.0f} B of full state written per event")
 
 
 if __name__ == "__main__":

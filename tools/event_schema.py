@@ -1,7 +1,7 @@
 """Writes docs/EVENT_SCHEMA.json (JSON Schema 2020-12) and docs/EVENT_SCHEMA.draft-07.json from the event model.
 
-    python -m tools.event_schema            write both
-    python -m tools.event_schema --check    fail, with the difference, when one is not up to date
+python -m tools.event_schema            write both
+python -m tools.event_schema --check    fail, with the difference, when one is not up to date
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ def _as_draft_07(node: Any) -> Any:
 
 def documents() -> dict[Path, str]:
     """Path → text of both documents."""
-    head = {"title": "Tocsin event", "description": "Fields marked readOnly are set by Tocsin and refused when sent."}
+    head = {
+        "title": "Tocsin event",
+        "description": "Fields marked readOnly are set by Tocsin and refused when sent.",
+    }
     schema = {**events.json_schema(), **head}
     made = {
         "EVENT_SCHEMA.json": {"$schema": DRAFT_2020, **schema},
@@ -62,7 +65,9 @@ def main(arguments: list[str] | None = None) -> int:
             stale = True
             name = str(path.relative_to(ROOT))
             sys.stdout.writelines(
-                difflib.unified_diff(found.splitlines(True), text.splitlines(True), name, f"{name} (generated)")
+                difflib.unified_diff(
+                    found.splitlines(True), text.splitlines(True), name, f"{name} (generated)"
+                )
             )
         else:
             path.write_text(text, encoding="utf-8")

@@ -144,13 +144,13 @@ def api_entry(handle: Callable[[Request], Answer]) -> Callable[[LambdaEvent, Any
         except (Retry, BotoCoreError, ClientError) as error:
             code = "ERR_UNAVAILABLE"
             logger.warning("a dependency failed", extra={"trace_id": trace_id, "error": _describe(error)})
-            refusal = Refusal(code, "the service cannot take this now; send it again later")
-            answer = Answer(status=503, error=error_body(refusal, trace_id), headers={"Retry-After": "2"})
+            busy = Refusal(code, "the service cannot take this now; send it again later")
+            answer = Answer(status=503, error=error_body(busy, trace_id), headers={"Retry-After": "2"})
         except Exception:
             code = "ERR_INTERNAL"
             logger.exception("a defect was met", extra={"trace_id": trace_id})
-            refusal = Refusal(code, "something is wrong on our side; the trace id finds it in the log")
-            answer = Answer(status=500, error=error_body(refusal, trace_id))
+            defect = Refusal(code, "something is wrong on our side; the trace id finds it in the log")
+            answer = Answer(status=500, error=error_body(defect, trace_id))
         logger.info(
             "answered",
             extra={

@@ -114,7 +114,7 @@ _BODY: Final = frozenset(
 )
 
 # What the examples name. The tests' sample world holds exactly these.
-EXAMPLE_EVENT: Final = "evt_aaaqeayeaudaocajbifqydiob4"
+EXAMPLE_EVENT: Final = "evt_t6rc23lc4gx6wz7scjuwhupaw5"
 EXAMPLE_INCIDENT: Final = "inc_019a9f00-0000-7000-8000-000000000001"
 EXAMPLE_OTHER_INCIDENT: Final = "inc_019a9f00-0000-7000-8000-000000000002"
 EXAMPLE_CHANNEL: Final = "chn_019a9f00-0000-7000-8000-000000000003"
@@ -123,16 +123,15 @@ _PAGE: Final = (
     Param("limit", "limit", f"Items per page, 1 to {MAX_LIMIT}; {DEFAULT_LIMIT} when left out.", "25"),
     Param("cursor", "cursor", "meta.next_cursor of the page before; valid for the same query only.", ""),
 )
-_FILTERS: Final = (
+_TIMES: Final = (
     Param("from", "time", "Not before this time (RFC 3339 with offset).", "2026-11-20T00:00:00Z"),
     Param("to", "time", "Before this time (RFC 3339 with offset).", "2026-11-21T00:00:00Z"),
-    Param("source", "text", "Exact source.", "checkout"),
-    Param("entity", "entity", "Exact entity, written type:id.", "service:payments"),
-    Param("type", "text", "Exact event type.", "latency.high"),
-    Param("tag", "tag", "Tag, written key:value; all of several must hold.", "env:prod", repeatable=True),
-    Param("tier", "choice", "Tier of the score.", "high", choices=TIERS),
 )
-_WORDS: Final = Param("q", "text", "Each word is the beginning of a word of the title, in any case.", "pay time")
+_ENTITY: Final = Param("entity", "entity", "Exact entity, written type:id.", "service:payments")
+_TIER: Final = Param("tier", "choice", "Tier of the score.", "high", choices=TIERS)
+_WORDS: Final = Param(
+    "q", "text", "Each word is the beginning of a word of the title, in any case.", "pay time"
+)
 _EVENT_STATUS: Final = ("firing", "acknowledged", "resolved")
 _DECISIONS: Final = ("pending", "delivered", "retrying", "withheld", "failed")
 _INCIDENT_STATUS: Final = ("open", "acknowledged", "resolved", "merged")
@@ -225,7 +224,14 @@ ROUTES: Final[tuple[Route, ...]] = (
         "EventPage",
         aliases=_aliases("/v1/events", ""),
         query=(
-            *_FILTERS,
+            *_TIMES,
+            Param("source", "text", "Exact source.", "checkout"),
+            _ENTITY,
+            Param("type", "text", "Exact event type.", "latency.high"),
+            Param(
+                "tag", "tag", "Tag, written key:value; all of several must hold.", "env:prod", repeatable=True
+            ),
+            _TIER,
             Param("status", "choice", "Status the sender gave.", "firing", choices=_EVENT_STATUS),
             _WORDS,
             *_PAGE,
@@ -255,7 +261,9 @@ ROUTES: Final[tuple[Route, ...]] = (
         refusals=("ERR_AMBIGUOUS",),
         examples=(
             Example("server id", "By the server's id.", id=EXAMPLE_EVENT),
-            Example("sender id", "By the sender's id and source.", id="pay-4711", query=(("source", "checkout"),)),
+            Example(
+                "sender id", "By the sender's id and source.", id="pay-4711", query=(("source", "checkout"),)
+            ),
         ),
     ),
     Route(
@@ -286,14 +294,20 @@ ROUTES: Final[tuple[Route, ...]] = (
         "IncidentPage",
         aliases=_aliases("/v1/incidents", ""),
         query=(
-            *_FILTERS,
+            *_TIMES,
+            Param("source", "text", "A source of any member.", "checkout"),
+            _ENTITY,
+            Param("service", "text", "A service of any member.", "payments"),
+            _TIER,
             Param("status", "choice", "Where the incident stands.", "open", choices=_INCIDENT_STATUS),
             _WORDS,
             *_PAGE,
         ),
         examples=(
             Example("open", "Incidents that are open.", query=(("status", "open"),)),
-            Example("by entity", "Incidents that touch one service.", query=(("entity", "service:payments"),)),
+            Example(
+                "by entity", "Incidents that touch one service.", query=(("entity", "service:payments"),)
+            ),
         ),
     ),
     Route(
@@ -333,7 +347,7 @@ ROUTES: Final[tuple[Route, ...]] = (
                 "resolve with verdict",
                 "It is over, and it was real.",
                 id=EXAMPLE_INCIDENT,
-                body={"status": "resolved", "verdict": "true_positive", "note": "Pool was too small."},
+                body={"status": "resolved", "verdict": "useful", "note": "Pool was too small."},
             ),
         ),
     ),
@@ -354,7 +368,10 @@ ROUTES: Final[tuple[Route, ...]] = (
         refusals=("ERR_CONFLICT",),
         examples=(
             Example(
-                "merge two", "Same trouble.", id=EXAMPLE_INCIDENT, body={"incidents": [EXAMPLE_OTHER_INCIDENT]}
+                "merge two",
+                "Same trouble.",
+                id=EXAMPLE_INCIDENT,
+                body={"incidents": [EXAMPLE_OTHER_INCIDENT]},
             ),
         ),
     ),
@@ -372,7 +389,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         names="incident",
         request="IncidentSplit",
         success=(201,),
-        refusals=("ERR_CONFLICT",),
+        refusals=("ERR_BATCH_TOO_LARGE", "ERR_CONFLICT"),
         examples=(
             Example(
                 "split one off",
@@ -494,7 +511,9 @@ ROUTES: Final[tuple[Route, ...]] = (
         names="channel",
         request="ChannelChange",
         refusals=("ERR_CONFLICT", "ERR_EGRESS_DENIED", "ERR_READONLY_FIELD", "ERR_URL"),
-        examples=(Example("disable", "Keep it, but send nothing.", id=EXAMPLE_CHANNEL, body={"enabled": False}),),
+        examples=(
+            Example("disable", "Keep it, but send nothing.", id=EXAMPLE_CHANNEL, body={"enabled": False}),
+        ),
     ),
     Route(
         "DELETE",
@@ -596,7 +615,11 @@ ROUTES: Final[tuple[Route, ...]] = (
         aliases=_aliases("/v1/routing/dry-run", "/notify"),
         request="DryRunInput",
         examples=(
-            Example("critical", "A critical incident in production.", body={"tier": "critical", "tags": {"env": ["prod"]}}),
+            Example(
+                "critical",
+                "A critical incident in production.",
+                body={"tier": "critical", "tags": {"env": ["prod"]}},
+            ),
         ),
     ),
     Route(
@@ -616,7 +639,11 @@ ROUTES: Final[tuple[Route, ...]] = (
             Param("channel", "id", "To this channel.", EXAMPLE_CHANNEL),
             *_PAGE,
         ),
-        examples=(Example("of an incident", "Everything one incident caused.", query=(("incident", EXAMPLE_INCIDENT),)),),
+        examples=(
+            Example(
+                "of an incident", "Everything one incident caused.", query=(("incident", EXAMPLE_INCIDENT),)
+            ),
+        ),
     ),
     Route(
         "GET",
@@ -659,7 +686,9 @@ ROUTES: Final[tuple[Route, ...]] = (
         media="text/plain; version=0.0.4; charset=utf-8",
         examples=(Example("scrape", "What a scraper reads."),),
     ),
-    _open("/livez", "get_alive", "Is it alive?", "Up whenever the function runs.", "Up", aliases=("/health",)),
+    _open(
+        "/livez", "get_alive", "Is it alive?", "Up whenever the function runs.", "Up", aliases=("/health",)
+    ),
     _open(
         "/readyz",
         "get_ready",
@@ -669,7 +698,9 @@ ROUTES: Final[tuple[Route, ...]] = (
         aliases=("/healthz", "/ready"),
         success=(200, 503),
     ),
-    _open("/docs", "get_docs", "This documentation", "A page for people.", "text", "text/html; charset=utf-8"),
+    _open(
+        "/docs", "get_docs", "This documentation", "A page for people.", "text", "text/html; charset=utf-8"
+    ),
     _open(
         "/docs/redoc.js",
         "get_docs_script",
@@ -679,7 +710,13 @@ ROUTES: Final[tuple[Route, ...]] = (
         "text/javascript; charset=utf-8",
     ),
     _open("/openapi.json", "get_openapi", "This document", "OpenAPI 3.1.", "object"),
-    _open("/api/metrics.json", "get_public_metrics", "Public figures", "Nothing of any project.", "PublicMetrics"),
+    _open(
+        "/api/metrics.json",
+        "get_public_metrics",
+        "Public figures",
+        "Nothing of any project.",
+        "PublicMetrics",
+    ),
 )
 
 #: What can be had without a key: every path of every open route, aliases included.

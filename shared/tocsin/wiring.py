@@ -121,7 +121,7 @@ def outbox() -> DynamoOutbox:
 def policy() -> Policy:
     from tocsin.signals.correlation import Policy
 
-    return Policy(quiet_ms=settings().quiet_minutes * clock.MINUTE)
+    return Policy(quiet=settings().quiet_minutes * clock.MINUTE)
 
 
 @lru_cache(maxsize=1)

@@ -302,7 +302,7 @@ def fact(seq: int = 1, kind: str = "opened", *, incident: str = "inc_1", **summa
         "entities": [{"type": "service", "id": "db-1"}],
         "sources": ["prometheus"],
         "tags": {"team": ["db"], "env": "prod"},
-        "event_count": 3,
+        "events": 3,
         "reasons": [{"text": "same entity service:db-1"}],
         **summary,
     }

@@ -1,10 +1,23 @@
-"""In-memory ledger, bus and topology for the score stage, with a hook before and after every step that can fail."""
+"""In-memory stores and bus for the score and correlate stages, with a hook before and after every step that can fail."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from tocsin.signals.ports import Commit, CommitDead, CommitStatus, Fact, HeadMoved, LogEntry, LogHead, Mark
+from tocsin.signals.incidents import Effects, Incident, View, incident_ids
+from tocsin.signals.ports import (
+    Commit,
+    CommitDead,
+    CommitStatus,
+    Cursor,
+    Fact,
+    HeadMoved,
+    LogEntry,
+    LogHead,
+    Mark,
+    OutboxRow,
+)
 from tocsin.signals.topology import Topology
 
 Hook = Callable[[str], None]
@@ -108,3 +121,74 @@ class FixedTopology:
 
     def topology(self, project: str) -> tuple[str, Topology]:
         return "topology-0", self._topology
+
+
+class MemoryIncidentStore:
+    """Incidents under a cursor; rows are kept as JSON so that nothing is shared between worker and store."""
+
+    def __init__(self, hook: Hook = lambda step: None, *, trust_cursor: bool = False) -> None:
+        self.hook = hook
+        self.trust_cursor = trust_cursor
+        self.cursors: dict[str, Cursor] = {}
+        self.rows: dict[str, str] = {}
+        self.index: dict[str, list[str]] = {}
+        self.assigned: dict[tuple[int, int], str] = {}
+        self.outbox: list[OutboxRow] = []
+
+    def cursor(self, project: str) -> Cursor:
+        self.hook("cursor")
+        return self.cursors.get(project, Cursor())
+
+    def view(self, project: str, tokens: Collection[str], also: Collection[str] = ()) -> View:
+        self.hook("view")
+        index = {token: list(self.index[token]) for token in tokens if token in self.index}
+        wanted = {one for row in index.values() for one in incident_ids(row)} | set(also)
+        incidents: dict[str, Incident] = {}
+        while wanted - incidents.keys():
+            found = {one: self._incident(one) for one in wanted - incidents.keys() if one in self.rows}
+            incidents |= found
+            wanted = {one.merged_into for one in found.values() if one.merged_into}
+        return View(incidents=incidents, index=index)
+
+    def _incident(self, incident_id: str) -> Incident:
+        return Incident.from_row(json.loads(self.rows[incident_id]))
+
+    def save(
+        self,
+        project: str,
+        before: Cursor,
+        after: Cursor,
+        effects: Effects,
+        rows: Sequence[OutboxRow],
+        now: int,
+    ) -> None:
+        self.hook("save")
+        if not self.trust_cursor and self.cursors.get(project, Cursor()).version != before.version:
+            raise HeadMoved(project)
+        self.cursors[project] = after
+        self.rows |= {one: json.dumps(incident.to_row()) for one, incident in effects.incidents.items()}
+        self.index |= {token: list(row) for token, row in effects.index.items()}
+        self.assigned |= effects.assignments
+        self.outbox += rows
+        self.hook("saved")
+
+    def get(self, project: str, incident_id: str) -> Incident | None:
+        return self._incident(incident_id) if incident_id in self.rows else None
+
+    def partition(self) -> set[frozenset[tuple[int, int]]]:
+        """Which events belong together, whatever their incidents are called."""
+        groups: dict[str, set[tuple[int, int]]] = {}
+        for place, incident_id in self.assigned.items():
+            incident = self._incident(incident_id)
+            while incident.merged_into:
+                incident = self._incident(incident.merged_into)
+            groups.setdefault(incident.id, set()).add(place)
+        return {frozenset(group) for group in groups.values()}
+
+
+class MemoryOutbox:
+    def __init__(self) -> None:
+        self.sent: list[OutboxRow] = []
+
+    def publish(self, rows: Sequence[OutboxRow]) -> None:
+        self.sent += rows

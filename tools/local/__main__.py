@@ -29,7 +29,9 @@ def up(home: Home) -> None:
             if emulator.start(home):
                 said.said = f"emulator started on 127.0.0.1:{home.port}"
         if lost:
-            print("            the emulator was not stopped politely last time: writes since its start then are lost")
+            print(
+                "            the emulator was not stopped politely last time: writes since its start then are lost"
+            )
     else:
         _wait_for_localstack(home)
     with step("build unchanged") as said:
@@ -38,9 +40,13 @@ def up(home: Home) -> None:
             said.said = "built functions and layers (sam build)"
     with step("") as said:
         change = deploy.deploy(home, template, fingerprint)
-        said.said = f"stack {STACK} {change} (sam deploy)" if change != "unchanged" else f"stack {STACK} unchanged"
+        said.said = (
+            f"stack {STACK} {change} (sam deploy)" if change != "unchanged" else f"stack {STACK} unchanged"
+        )
     if change == "created" and known:
-        print("            the earlier stack is gone from the emulator: seeding the same project and keys again")
+        print(
+            "            the earlier stack is gone from the emulator: seeding the same project and keys again"
+        )
     with step("") as said:
         said.said = _bootstrap(home, known)
     found = contract.read(home)
@@ -123,7 +129,11 @@ def status(home: Home) -> None:
 
 def stack_tests(arguments: list[str]) -> int:
     """Run the stack tests against a stack of their own (own folder, own port), stopped and forgotten afterwards."""
-    env = {**os.environ, "TOCSIN_HOME": ".local/test", "TOCSIN_PORT": os.environ.get("TOCSIN_TEST_PORT") or "4966"}
+    env = {
+        **os.environ,
+        "TOCSIN_HOME": ".local/test",
+        "TOCSIN_PORT": os.environ.get("TOCSIN_TEST_PORT") or "4966",
+    }
     home = current(env)
     emulator.stop(home)
     shutil.rmtree(home.folder)

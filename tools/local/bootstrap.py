@@ -28,7 +28,13 @@ from tools.local.home import ROOT
 Clients = Callable[[str], Any]
 Outputs = Mapping[str, str]
 
-SECRETS = ("PepperSecret", "CursorSecret", "PseudonymSecret", "WebhookSecret", "EnvelopeSecret")
+SECRETS = (
+    "PepperSecretArn",
+    "CursorSecretArn",
+    "PseudonymSecretArn",
+    "WebhookSecretArn",
+    "EnvelopeSecretArn",
+)
 PROJECT_SCOPES = frozenset({"ingest:write", "events:*", "incidents:*", "topology:*", "notify:*"})
 #: Every family but sending: an administrator's key is not for senders.
 ADMIN_SCOPES = frozenset(f"{family}:*" for family in FAMILIES - {"ingest"})
@@ -39,8 +45,11 @@ def settle(clients: Clients, outputs: Outputs, retention_days: int, mail_from: s
     resources = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]
     table, bucket = resources["Table"]["Properties"], resources["Bucket"]["Properties"]
     done = []
-    dynamodb, name = clients("dynamodb"), outputs["Table"]
-    if dynamodb.describe_time_to_live(TableName=name)["TimeToLiveDescription"]["TimeToLiveStatus"] != "ENABLED":
+    dynamodb, name = clients("dynamodb"), outputs["TableName"]
+    if (
+        dynamodb.describe_time_to_live(TableName=name)["TimeToLiveDescription"]["TimeToLiveStatus"]
+        != "ENABLED"
+    ):
         dynamodb.update_time_to_live(TableName=name, TimeToLiveSpecification=table["TimeToLiveSpecification"])
         done.append("expiry")
     backups = dynamodb.describe_continuous_backups(TableName=name)["ContinuousBackupsDescription"]
@@ -51,7 +60,7 @@ def settle(clients: Clients, outputs: Outputs, retention_days: int, mail_from: s
         done.append("recovery")
     rules = [_lifecycle_rule(rule, retention_days) for rule in bucket["LifecycleConfiguration"]["Rules"]]
     clients("s3").put_bucket_lifecycle_configuration(
-        Bucket=outputs["Bucket"], LifecycleConfiguration={"Rules": rules}
+        Bucket=outputs["BucketName"], LifecycleConfiguration={"Rules": rules}
     )
     done.append("lifecycle")
     if mail_from:
@@ -62,7 +71,11 @@ def settle(clients: Clients, outputs: Outputs, retention_days: int, mail_from: s
 
 def _lifecycle_rule(rule: Mapping[str, Any], retention_days: int) -> dict[str, Any]:
     """A rule in the template's words as the S3 API wants it. A reference can only be to RetentionDays."""
-    out: dict[str, Any] = {"ID": rule["Id"], "Status": rule["Status"], "Filter": {"Prefix": rule.get("Prefix", "")}}
+    out: dict[str, Any] = {
+        "ID": rule["Id"],
+        "Status": rule["Status"],
+        "Filter": {"Prefix": rule.get("Prefix", "")},
+    }
     if "ExpirationInDays" in rule:
         days = rule["ExpirationInDays"]
         out["Expiration"] = {"Days": retention_days if isinstance(days, dict) else days}
@@ -90,7 +103,9 @@ def fill_secrets(clients: Clients, outputs: Outputs) -> int:
 
 def pepper(clients: Clients, outputs: Outputs) -> bytes:
     """The value that keys the stored hashes of API keys."""
-    return base64.b64decode(clients("secretsmanager").get_secret_value(SecretId=outputs["PepperSecret"])["SecretString"])
+    return base64.b64decode(
+        clients("secretsmanager").get_secret_value(SecretId=outputs["PepperSecretArn"])["SecretString"]
+    )
 
 
 def seed(clients: Clients, outputs: Outputs, known: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
@@ -100,14 +115,19 @@ def seed(clients: Clients, outputs: Outputs, known: Mapping[str, Any]) -> tuple[
     were lost, or were hashed under another pepper).
     """
     now = clock.now_ms()
-    store, mixed_in = DynamoKeyStore(Table(clients("dynamodb"), outputs["Table"])), pepper(clients, outputs)
+    store, mixed_in = (
+        DynamoKeyStore(Table(clients("dynamodb"), outputs["TableName"])),
+        pepper(clients, outputs),
+    )
     seeded = {"project": str(known.get("project") or ids.new_id("prj", now))}
     written = []
     for name, scopes in (("project_key", PROJECT_SCOPES), ("admin_key", ADMIN_SCOPES)):
         text = str(known.get(name) or keys.mint()[0])
         parsed = keys.parse(text)
         if parsed is None:
-            raise ValueError(f"{name} in the contract file is not an API key: delete the file and run make up again")
+            raise ValueError(
+                f"{name} in the contract file is not an API key: delete the file and run make up again"
+            )
         record = KeyRecord(
             key_id=parsed.key_id,
             project=seeded["project"],
@@ -117,7 +137,11 @@ def seed(clients: Clients, outputs: Outputs, known: Mapping[str, Any]) -> tuple[
             created_at=now,
         )
         found = store.get(parsed.key_id)
-        if found is None or (found.hash, found.project, found.scopes) != (record.hash, record.project, scopes):
+        if found is None or (found.hash, found.project, found.scopes) != (
+            record.hash,
+            record.project,
+            scopes,
+        ):
             store.put(record)
             written.append(name)
         seeded[name] = text
@@ -131,7 +155,9 @@ def start_ticking(clients: Clients, outputs: Outputs) -> None:
         "resources": [], "detail": {}, "time": clock.rfc3339(clock.now_ms()),
     }  # fmt: skip
     clients("lambda").invoke(
-        FunctionName=outputs["SuperviseFunction"], InvocationType="Event", Payload=json.dumps(event).encode()
+        FunctionName=outputs["SuperviseFunctionName"],
+        InvocationType="Event",
+        Payload=json.dumps(event).encode(),
     )
 
 
@@ -141,7 +167,9 @@ def _sample() -> Path:
 
 def main() -> None:
     """Bootstrap a stack on AWS (or wherever the environment's AWS settings point) and print the keys once."""
-    parser = argparse.ArgumentParser(description="Generate secrets and the first project of a deployed stack.")
+    parser = argparse.ArgumentParser(
+        description="Generate secrets and the first project of a deployed stack."
+    )
     parser.add_argument("--stack", required=True)
     arguments = parser.parse_args()
     stack = boto3.client("cloudformation").describe_stacks(StackName=arguments.stack)["Stacks"][0]

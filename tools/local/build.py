@@ -69,9 +69,19 @@ def link_layers(built: Path) -> None:
 def run_sam(*arguments: str, **extra: str) -> str:
     """Run the SAM CLI quietly; its output is shown only when it fails."""
     binaries = f"{SHARED / 'venv' / 'bin'}{os.pathsep}{SHARED / 'uv' / 'bin'}"
-    env = {**os.environ, "SAM_CLI_TELEMETRY": "0", "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}", **extra}
+    env = {
+        **os.environ,
+        "SAM_CLI_TELEMETRY": "0",
+        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+        **extra,
+    }
     done = subprocess.run(
-        [sys.executable, "-m", "samcli", *arguments], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "samcli", *arguments],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         tail = "\n".join((done.stdout + done.stderr).splitlines()[-40:])

@@ -54,7 +54,9 @@ def start(home: Home) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         if probe.connect_ex(("127.0.0.1", home.port)) == 0:
             who = "another MiniStack" if healthy(home) else "another program"
-            raise LocalError(f"port {home.port} is taken by {who}: stop it, or choose another with TOCSIN_PORT=<port>")
+            raise LocalError(
+                f"port {home.port} is taken by {who}: stop it, or choose another with TOCSIN_PORT=<port>"
+            )
     python = SHARED / "ministack" / "bin" / "python"
     pid_file, log = home.folder / "emulator.pid", home.folder / "emulator.log"
     with pid_file.open("a+") as lock, log.open("ab") as output:
@@ -95,7 +97,9 @@ def stop(home: Home) -> bool:
     deadline = time.monotonic() + STOP_S
     while running(home):
         if time.monotonic() > deadline:
-            raise LocalError(f"the emulator (process {pid}) still saves its state after {STOP_S:.0f} s: wait, then try again")
+            raise LocalError(
+                f"the emulator (process {pid}) still saves its state after {STOP_S:.0f} s: wait, then try again"
+            )
         time.sleep(0.1)
     _unsaved(home).unlink(missing_ok=True)
     return True

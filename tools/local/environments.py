@@ -35,7 +35,9 @@ def _stamp(lock: Path) -> str:
 
 
 def _run(*command: str | Path) -> None:
-    done = subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [str(part) for part in command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         sys.exit(f"tocsin: {' '.join(map(str, command[:4]))} failed\n{done.stdout}{done.stderr}")
 
@@ -78,7 +80,10 @@ def main() -> None:
         if ensure(name):
             took = time.monotonic() - began
             version = ".".join(map(str, sys.version_info[:3]))
-            print(f"  {took:6.1f} s  environment .local/{name} from requirements/{lock} (Python {version})", flush=True)
+            print(
+                f"  {took:6.1f} s  environment .local/{name} from requirements/{lock} (Python {version})",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -54,12 +54,14 @@ class Call:
             raise Refusal("ERR_SCHEMA", "If-Match is not a version.", [Detail("if-match", "etag", fix)])
         return int(match[1])
 
-    def listing(self, rooms: ApiRooms, what: Any, read: Callable[[Any, int], Page]) -> Answer:
+    def listing(self, rooms: ApiRooms, what: Any, read: Callable[[Any, int], Page[Any]]) -> Answer:
         """One page as an answer. `what` (JSON) is everything that narrows the listing; a cursor fits no other."""
         items, meta = self.page(rooms, what, read)
         return Answer(data={"items": items}, meta=meta)
 
-    def page(self, rooms: ApiRooms, what: Any, read: Callable[[Any, int], Page]) -> tuple[list[Any], dict[str, Any]]:
+    def page(
+        self, rooms: ApiRooms, what: Any, read: Callable[[Any, int], Page[Any]]
+    ) -> tuple[list[Any], dict[str, Any]]:
         """Items and meta of one page. The limit may change from page to page; what is listed may not."""
         limit: int = self.query.get("limit", DEFAULT_LIMIT)
         query = [self.route.operation_id, self.id, what]

@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
-
 from tocsin.api.call import Call
-from tocsin.api.filters import EventFilters, Filters, split_words
+from tocsin.api.filters import EventFilters, split_words
 from tocsin.api.matching import not_found
 from tocsin.api.ports import ApiRooms, Json
 from tocsin.kernel.errors import Detail, Refusal
 from tocsin.kernel.http import Answer
 from tocsin.kernel.ids import EVENT_ID
-
-
-def filters_of(call: Call, kind: type[Filters]) -> dict[str, Any]:
-    """Keyword arguments of `kind` from the parameters that events and incidents share."""
-    query = call.query
-    return asdict(
-        kind(
-            from_ms=query.get("from"),
-            to_ms=query.get("to"),
-            source=query.get("source"),
-            entity=query.get("entity"),
-            type=query.get("type"),
-            tags=query.get("tag", ()),
-            tier=query.get("tier"),
-            status=query.get("status"),
-            words=split_words(query.get("q", "")),
-        )
-    )
+from tocsin.signals import scoring
 
 
 def list_events(call: Call, rooms: ApiRooms) -> Answer:
     """Events newest first, within a bounded part of the log."""
-    narrowed = filters_of(call, EventFilters)
-    filters = EventFilters(**narrowed)
-    return call.listing(rooms, narrowed, lambda at, limit: rooms.events.page(call.project, filters, at, limit))
+    query = call.query
+    filters = EventFilters(
+        from_ms=query.get("from"),
+        to_ms=query.get("to"),
+        source=query.get("source"),
+        entity=query.get("entity"),
+        type=query.get("type"),
+        tags=query.get("tag", ()),
+        tier=query.get("tier"),
+        status=query.get("status"),
+        words=split_words(query.get("q", "")),
+    )
+    return call.listing(
+        rooms, asdict(filters), lambda at, limit: rooms.events.page(call.project, filters, at, limit)
+    )
 
 
 def find(call: Call, rooms: ApiRooms) -> Json:
@@ -46,7 +39,9 @@ def find(call: Call, rooms: ApiRooms) -> Json:
         event = rooms.events.get(call.project, call.id)
         if event is not None and source in (None, event["source"]):
             return event
-    found = [one for one in rooms.events.by_sender_id(call.project, call.id) if source in (None, one["source"])]
+    found = [
+        one for one in rooms.events.by_sender_id(call.project, call.id) if source in (None, one["source"])
+    ]
     if not found:
         not_found()
     if len(found) > 1:
@@ -63,4 +58,6 @@ def get_event(call: Call, rooms: ApiRooms) -> Answer:
 
 def explain_event(call: Call, rooms: ApiRooms) -> Answer:
     """Why an event has its score."""
-    return Answer(data=rooms.explain(find(call, rooms)))
+    event = find(call, rooms)
+    told = scoring.explain(event)
+    return Answer(data={"event_id": event["event_id"], "incident_id": event.get("incident_id"), **told})

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tocsin.signals.incidents import Incident, key_hash
+
 _WORD = re.compile(r"[^\W_]+(?:[._-][^\W_]+)*", re.UNICODE)
 
 
@@ -26,8 +28,10 @@ def title_has(title: str, wanted: Iterable[str]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Filters:
-    """Times are Unix ms: `from_ms` inclusive, `to_ms` exclusive. `entity` is `type:id`. Empty means no condition."""
+class EventFilters:
+    """Conditions on events. Times are Unix ms: `from_ms` inclusive, `to_ms` exclusive. `entity` is `type:id`, `words` are
+    lower case. None and () mean no condition.
+    """
 
     from_ms: int | None = None
     to_ms: int | None = None
@@ -39,48 +43,54 @@ class Filters:
     status: str | None = None
     words: tuple[str, ...] = ()
 
-    def within(self, at_ms: int) -> bool:
-        """Whether a time lies in the range."""
-        return (self.from_ms is None or at_ms >= self.from_ms) and (self.to_ms is None or at_ms < self.to_ms)
-
-
-@dataclass(frozen=True, slots=True)
-class EventFilters(Filters):
-    """Conditions on events; `status` is the sender's."""
-
-    def matches(self, event: Mapping[str, Any], at_ms: int, tier: str) -> bool:
-        """Whether a stored event matches; `at_ms` is its ruling time and `tier` the tier of its score."""
-        entity = event.get("entity") or {}
-        tags = event.get("tags") or {}
+    def matches(self, event: Mapping[str, Any], at_ms: int) -> bool:
+        """Whether a stored, scored event matches; `at_ms` is its ruling time."""
+        entity, tags = event["entity"], event.get("tags") or {}
         return (
-            self.within(at_ms)
-            and self.source in (None, event.get("source"))
-            and self.entity in (None, f"{entity.get('type')}:{entity.get('id')}")
-            and self.type in (None, event.get("type"))
+            _within(at_ms, self.from_ms, self.to_ms)
+            and self.source in (None, event["source"])
+            and self.entity in (None, f"{entity['type']}:{entity['id']}")
+            and self.type in (None, event["type"])
             and all(tags.get(key) == value for key, value in self.tags)
-            and self.tier in (None, tier)
+            and self.tier in (None, event.get("tier"))
             and self.status in (None, event.get("status", "firing"))
             and (not self.words or title_has(str(event.get("title", "")), self.words))
         )
 
 
 @dataclass(frozen=True, slots=True)
-class IncidentFilters(Filters):
-    """Conditions on incidents: `from_ms` and `to_ms` bound the opening, the others hold for any member."""
+class IncidentFilters:
+    """Conditions on incidents: `from_ms` and `to_ms` bound the opening; source, entity and service hold for any member."""
 
-    def matches(self, incident: Mapping[str, Any], opened_ms: int) -> bool:
-        """Whether an incident matches, by its lists `sources`, `entities` (`type:id`), `types`, `tags` (key: values)."""
-        tags = incident.get("tags") or {}
+    from_ms: int | None = None
+    to_ms: int | None = None
+    source: str | None = None
+    entity: str | None = None
+    service: str | None = None
+    tier: str | None = None
+    status: str | None = None
+    words: tuple[str, ...] = ()
+
+    def matches(self, incident: Incident) -> bool:
+        """Whether an incident matches."""
         return (
-            self.within(opened_ms)
-            and (self.source is None or self.source in incident.get("sources", ()))
-            and (self.entity is None or self.entity in incident.get("entities", ()))
-            and (self.type is None or self.type in incident.get("types", ()))
-            and all(value in tags.get(key, ()) for key, value in self.tags)
-            and self.tier in (None, incident.get("tier"))
-            and self.status in (None, incident.get("status"))
-            and (not self.words or title_has(str(incident.get("title", "")), self.words))
+            _within(incident.opened_at, self.from_ms, self.to_ms)
+            and (self.source is None or self.source in incident.sources)
+            and (self.entity is None or entity_name(self.entity) in incident.entities)
+            and (self.service is None or self.service in incident.services)
+            and self.tier in (None, incident.tier)
+            and self.status in (None, incident.status)
+            and (not self.words or title_has(incident.title, self.words))
         )
+
+
+def entity_name(entity: str) -> str:
+    """How an incident's row names an entity: as it is, or by a short hash when it is long."""
+    return key_hash(entity) if len(entity) > 60 else entity
+
+
+def _within(at_ms: int, from_ms: int | None, to_ms: int | None) -> bool:
+    return (from_ms is None or at_ms >= from_ms) and (to_ms is None or at_ms < to_ms)
 
 
 def split_words(text: str) -> tuple[str, ...]:

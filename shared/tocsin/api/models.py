@@ -17,7 +17,7 @@ from tocsin.routes import GRAMMARS
 
 #: Control characters except tab and line ends, and characters that reorder or hide text, are refused.
 _VISIBLE = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]*$"
-Note = Annotated[str, StringConstraints(min_length=1, max_length=4000, pattern=_VISIBLE)]
+Note = Annotated[str, StringConstraints(min_length=1, max_length=2000, pattern=_VISIBLE)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=_VISIBLE)]
 ServiceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,99}$")]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=_VISIBLE)]
@@ -43,11 +43,32 @@ class IncidentChange(Body):
     """At least one of status, verdict and note. "open" reopens."""
 
     READONLY = frozenset(
-        ("id", "project", "title", "tier", "score", "opened_at", "updated_at", "merged_into", "members", "timeline")
+        (
+            *("id", "title", "score", "tier", "severity_id", "opened_at", "updated_at", "first_event_at"),
+            *(
+                "last_event_at",
+                "event_count",
+                "entity_count",
+                "entities",
+                "sources",
+                "services",
+                "root",
+                "reasons",
+            ),
+            *(
+                "acknowledged_by",
+                "resolved_at",
+                "resolution",
+                "merged_into",
+                "merged_from",
+                "members",
+                "timeline",
+            ),
+        )
     )
     status: Literal["open", "acknowledged", "resolved"] | None = None
-    verdict: Literal["true_positive", "false_positive", "benign", "duplicate"] | None = Field(
-        default=None, description="What it turned out to be; teaches the calibrator of its sources."
+    verdict: Literal["useful", "noise", "duplicate"] | None = Field(
+        default=None, description="Whether it was worth somebody's time; calibrators learn from it."
     )
     note: Note | None = None
     version: Version | None = None
@@ -78,9 +99,15 @@ class IncidentSplit(Body):
 class TopologyService(Body):
     """One service; every field may be left out."""
 
-    deps: list[ServiceName] = Field(default_factory=list, max_length=50, description="What it calls or needs.")
-    nodes: list[ServiceName] = Field(default_factory=list, max_length=16, description="Hosts it shares with others.")
-    criticality: float = Field(default=0.5, ge=0, le=1, description="0 (nobody notices) to 1 (the business stops).")
+    deps: list[ServiceName] = Field(
+        default_factory=list, max_length=50, description="What it calls or needs."
+    )
+    nodes: list[ServiceName] = Field(
+        default_factory=list, max_length=16, description="Hosts it shares with others."
+    )
+    criticality: float = Field(
+        default=0.5, ge=0, le=1, description="0 (nobody notices) to 1 (the business stops)."
+    )
     team: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=_VISIBLE)] | None = None
     labels: dict[Label, LabelText] = Field(default_factory=dict, max_length=20)
 
@@ -112,7 +139,9 @@ class ChannelInput(Body):
     READONLY = _CHANNEL_READONLY
     kind: Literal["webhook", "email"]
     name: Name
-    url: str | None = Field(default=None, min_length=1, max_length=2048, description="https address to post to.")
+    url: str | None = Field(
+        default=None, min_length=1, max_length=2048, description="https address to post to."
+    )
     to: list[Annotated[str, StringConstraints(max_length=254)]] | None = Field(
         default=None, min_length=1, max_length=10, description="Addresses to write to."
     )
@@ -125,7 +154,9 @@ class ChannelChange(Body):
     """At least one field; what is left out stays."""
 
     READONLY = _CHANNEL_READONLY
-    kind: Literal["webhook", "email"] | None = Field(default=None, description="May be repeated, never changed.")
+    kind: Literal["webhook", "email"] | None = Field(
+        default=None, description="May be repeated, never changed."
+    )
     name: Name | None = None
     url: str | None = Field(default=None, min_length=1, max_length=2048)
     to: list[Annotated[str, StringConstraints(max_length=254)]] | None = Field(

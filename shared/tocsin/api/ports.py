@@ -8,26 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from tocsin.api.filters import EventFilters, IncidentFilters
 from tocsin.delivery.channels import Channels
 from tocsin.delivery.dispatch import Dispatcher
 from tocsin.delivery.ports import NotificationStore, RoutingStore
+from tocsin.signals.incidents import Incident
 
 Json = dict[str, Any]
 #: Most log segments that one request may open. A listing that needs more answers a partial page.
 MAX_SEGMENTS: Final = 20
 
 
+Item = TypeVar("Item")
+
+
 @dataclass(frozen=True, slots=True)
-class Page:
+class Page(Generic[Item]):
     """Part of a listing. `next_position` is None at the end; `scanned` counts the segments or rows that were read.
 
     A page may hold fewer items than asked for, even none, and still have a next position.
     """
 
-    items: Sequence[Json]
+    items: Sequence[Item]
     next_position: Any
     scanned: int
 
@@ -70,7 +74,7 @@ Operation = Change | Merge | Split
 
 
 class EventReader(Protocol):
-    def page(self, project: str, filters: EventFilters, position: Any, limit: int) -> Page:
+    def page(self, project: str, filters: EventFilters, position: Any, limit: int) -> Page[Json]:
         """Events newest first that match `filters`, from `position` (None: the newest). Opens <= MAX_SEGMENTS segments."""
         ...
 
@@ -84,15 +88,19 @@ class EventReader(Protocol):
 
 
 class IncidentReader(Protocol):
-    def page(self, project: str, filters: IncidentFilters, position: Any, limit: int) -> Page:
+    def page(self, project: str, filters: IncidentFilters, position: Any, limit: int) -> Page[Incident]:
         """Incidents, most recently opened first."""
         ...
 
-    def get(self, project: str, incident_id: str) -> Json | None:
-        """The incident as it is now, with version, reasons, timeline and root; merged ones carry merged_into."""
+    def get(self, project: str, incident_id: str) -> Incident | None:
+        """The incident as it is now; merged ones carry merged_into."""
         ...
 
-    def members(self, project: str, incident_id: str, position: Any, limit: int) -> Page:
+    def overflow(self, project: str, incident_id: str) -> Sequence[Mapping[str, Any]]:
+        """Timeline entries that no longer fit the incident itself, oldest first."""
+        ...
+
+    def members(self, project: str, incident_id: str, position: Any, limit: int) -> Page[Json]:
         """Its events in the order of their ruling times."""
         ...
 
@@ -100,11 +108,13 @@ class IncidentReader(Protocol):
 class IncidentWriter(Protocol):
     def apply(
         self, project: str, incident_id: str, operation: Operation, expected_version: int | None
-    ) -> Sequence[Json]:
+    ) -> Sequence[Incident]:
         """Do it and answer the incidents as they are now: the one addressed or its survivor, then (split) the new one.
 
-        Refuses ERR_NOT_FOUND for incidents or members the project does not have; ERR_CONFLICT when the version is not
-        `expected_version` (None: any), when the status does not allow it, or when there is nothing left to split off.
+        Refuses ERR_NOT_FOUND for incidents the project does not have; ERR_CONFLICT when the version is not
+        `expected_version` (None: any) or the incident's standing does not allow it; ERR_SCHEMA or ERR_BATCH_TOO_LARGE for
+        a split whose members are not the incident's, leave one side empty, or are too many at once. A Change with several
+        parts is applied in the order status, verdict, note, all of it or nothing.
         """
         ...
 
@@ -122,7 +132,7 @@ class DocumentStore(Protocol):
 
 
 class HealingReader(Protocol):
-    def page(self, position: Any, limit: int) -> Page:
+    def page(self, position: Any, limit: int) -> Page[Json]:
         """The supervisor's records of this deployment, newest first."""
         ...
 
@@ -141,7 +151,7 @@ class HealthReader(Protocol):
 class ApiRooms:
     """Everything the keyed routes stand on. `origin` is the one web origin that may call from a browser, or None.
 
-    `explain` turns a stored event into its explanation. `cursor_key` authenticates cursors (32 bytes). `now` is Unix ms.
+    `cursor_key` authenticates cursors (32 bytes). `now` is Unix ms.
     """
 
     events: EventReader
@@ -154,7 +164,6 @@ class ApiRooms:
     notifications: NotificationStore
     healings: HealingReader
     health: HealthReader
-    explain: Callable[[Mapping[str, Any]], Json]
     cursor_key: bytes
     now: Callable[[], int]
     origin: str | None = None

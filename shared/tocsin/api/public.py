@@ -51,20 +51,17 @@ class Readiness:
         self._known: tuple[float, bool] | None = None
 
     def ready(self) -> bool:
-        """True when the probe said so within the time limit, now or at most two seconds ago."""
+        """True when the probe said so within the time limit, now or at most two seconds ago. Raises what it raises."""
         if self._known is not None and time.monotonic() - self._known[0] < _REMEMBER_S:
             return self._known[1]
         if self._asked is None or self._asked.done():
             self._asked = self._worker.submit(self._probe)
         try:
-            answer = self._asked.result(self._timeout_s)
+            up = self._asked.result(self._timeout_s)
         except StillRunning:
-            answer = False
-        except Exception as error:  # noqa: BLE001  whatever goes wrong behind us, the answer here is "down"
-            self.last_error = type(error).__name__
-            answer = False
-        self._known = (time.monotonic(), answer)
-        return answer
+            up = False
+        self._known = (time.monotonic(), up)
+        return up
 
 
 def answer(request: Request, static: Path, ready: Callable[[], bool]) -> Answer:
@@ -89,7 +86,7 @@ def answer(request: Request, static: Path, ready: Callable[[], bool]) -> Answer:
             kept = {"Cache-Control": "public, max-age=86400"}
             return Answer(raw=(_read(static / "redoc.js"), route.media), headers=kept)
         case _:
-            not_found()  # a keyed route of another function
+            return not_found()  # a keyed route of another function
 
 
 def _read(path: Path) -> str:

@@ -13,7 +13,7 @@ from tocsin.api.call import Call, Service
 from tocsin.api.matching import allowed, match, not_found, pick
 from tocsin.api.ports import ApiRooms
 from tocsin.kernel import clock, strict_json
-from tocsin.kernel.body import check_headers, open_body
+from tocsin.kernel.body import open_body
 from tocsin.kernel.errors import Detail, Refusal
 from tocsin.kernel.http import Answer, Request
 from tocsin.routes import GRAMMARS, MAX_LIMIT, Param, Route
@@ -69,7 +69,9 @@ def _value(param: Param, text: str) -> Any:
             try:
                 return clock.parse_rfc3339(text)
             except ValueError:
-                _bad_query(name, "rfc3339", f"send a date-time with offset such as {param.example}; write + as %2B")
+                _bad_query(
+                    name, "rfc3339", f"send a date-time with offset such as {param.example}; write + as %2B"
+                )
         case "limit":
             if not re.fullmatch("[0-9]{1,3}", text, re.ASCII) or not 1 <= int(text) <= MAX_LIMIT:
                 _bad_query(name, "range", f"send an integer from 1 to {MAX_LIMIT}")
@@ -118,13 +120,14 @@ def read_body(route: Route, request: Request) -> tuple[models.Body | None, Any]:
     A body where none belongs is ignored, as RFC 9110 §9.3.1 lets servers do.
     """
     if route.request is None:
-        check_headers(request)
         return None, None
     body = open_body(request)
     if body.format != "json":
         fix = "send application/json"
         detail = Detail("content-type", "media-type", fix)
-        raise Refusal("ERR_CONTENT_TYPE", "This route takes JSON.", [detail], {"Accept-Post": "application/json"})
+        raise Refusal(
+            "ERR_CONTENT_TYPE", "This route takes JSON.", [detail], {"Accept-Post": "application/json"}
+        )
     model: type[models.Body] = getattr(models, route.request)
     value = strict_json.read(body.data, model.LIMITS)
     return models.validate(model, value), value
@@ -139,7 +142,11 @@ def dispatch(request: Request, principal_of: Callable[[Request], Principal], roo
     methods, identifier = match(request.path)
     cross = headers.cors(request, rooms.origin)
     if request.method == "OPTIONS":
-        return Answer(status=204, headers=headers.preflight(request, rooms.origin, allowed(methods)), raw=("", "text/plain"))
+        return Answer(
+            status=204,
+            headers=headers.preflight(request, rooms.origin, allowed(methods)),
+            raw=("", "text/plain"),
+        )
     try:
         route = pick(request.method, methods)
         service = SERVICES.get(route.operation_id)

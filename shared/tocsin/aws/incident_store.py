@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from tocsin.aws import keys
 from tocsin.aws.outbox import outbox_writes
 from tocsin.aws.table import ConditionFailed, Row, Table, Write
 from tocsin.kernel import clock
-from tocsin.signals.correlation import Effects, Incident, View
+from tocsin.signals.incidents import Effects, Incident, View, incident_ids
 from tocsin.signals.ports import Cursor, HeadMoved, OutboxRow
 
 #: How long a token row outlives its last change: the longest incident plus the allowed lateness.
 _TOKEN_LIFE_S: Final = 3 * clock.DAY // 1000
 _MERGE_HOPS: Final = 8
 
+#: Place of an event in the log: (commit number, index).
+Member = tuple[int, int]
+
 
 def _pack(value: Any) -> bytes:
     return zlib.compress(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8"), 6)
 
 
+def _unpack(data: bytes) -> Any:
+    return json.loads(zlib.decompress(data))
+
+
 def _incident(row: Row) -> Incident:
-    return Incident.from_row(json.loads(zlib.decompress(row["z"])))
+    return Incident.from_row(_unpack(row["z"]))
 
 
 class DynamoIncidentStore:
@@ -47,12 +54,12 @@ class DynamoIncidentStore:
         rows = self._table.batch_get(wanted)
         return {wanted[key]: _incident(row) for key, row in rows.items()}
 
-    def view(self, project: str, tokens: Collection[str], incident_ids: Collection[str] = ()) -> View:
+    def view(self, project: str, tokens: Collection[str], also: Collection[str] = ()) -> View:
         by_key = {keys.token(project, token): token for token in tokens}
         rows = self._table.batch_get(by_key)
         index = {by_key[key]: list(row["ids"]) for key, row in rows.items()}
         incidents: dict[str, Incident] = {}
-        wanted = {one for ids in index.values() for one in ids} | set(incident_ids)
+        wanted = {one for row in index.values() for one in incident_ids(row)} | set(also)
         for _ in range(_MERGE_HOPS):
             missing = wanted - incidents.keys()
             if not missing:
@@ -101,11 +108,11 @@ class DynamoIncidentStore:
         for incident_id, members in effects.members.items():
             row = {"z": _pack(members), "count": len(members), "exp": expiry}
             yield put(keys.member(project, incident_id, version), row)
-        by_commit: dict[int, dict[int, str]] = {}
+        by_commit: dict[int, dict[str, tuple[str, str]]] = {}
         for (n, i), incident_id in effects.assignments.items():
-            by_commit.setdefault(n, {})[i] = incident_id
+            by_commit.setdefault(n, {})[str(i)] = (incident_id, effects.reasons.get((n, i), ""))
         for n, assigned in by_commit.items():
-            packed = _pack({str(i): one for i, one in assigned.items()})
+            packed = _pack(assigned)
             yield put(keys.assignment(project, n, version), {"z": packed, "exp": expiry})
         for incident_id, entries in effects.overflow.items():
             for position, entry in enumerate(entries):
@@ -113,9 +120,9 @@ class DynamoIncidentStore:
                 yield put(key, {"z": _pack(entry), "exp": expiry})
 
     # reads for the API
-    def assigned(self, project: str, numbers: Collection[int]) -> dict[tuple[int, int], str]:
-        """Incident of each correlated event of the commits in `numbers`, by (commit number, index)."""
-        found: dict[tuple[int, int], str] = {}
+    def assigned(self, project: str, numbers: Collection[int]) -> dict[Member, tuple[str, str]]:
+        """Incident as it is now, and reason, of each correlated event of the commits in `numbers`."""
+        found: dict[Member, tuple[str, str]] = {}
         by_bucket: dict[int, set[int]] = {}
         for n in numbers:
             by_bucket.setdefault(n // keys.LOG_BUCKET, set()).add(n)
@@ -125,26 +132,37 @@ class DynamoIncidentStore:
             for row in self._table.query(pk, low=low, high=high):
                 n = int(row["sk"].partition("#")[0])
                 if n in group:
-                    members = json.loads(zlib.decompress(row["z"]))
-                    found.update({(n, int(i)): one for i, one in members.items()})
-        return found
+                    for i, (incident_id, reason) in _unpack(row["z"]).items():
+                        found[n, int(i)] = (incident_id, reason)
+        incidents = self.view(project, (), {incident_id for incident_id, _ in found.values()}).incidents
+        return {place: (_survivor(one, incidents), reason) for place, (one, reason) in found.items()}
 
-    def members(
-        self, project: str, incident_id: str, after: str = "", limit: int = 20
-    ) -> list[tuple[str, list[tuple[int, int]]]]:
-        """Member rows in the order they joined, after sort key `after`: (sort key, [(commit number, index), …])."""
-        pk = keys.member_partition(project, incident_id)
-        rows = self._table.query(pk, low=after + "~" if after else None, limit=limit)
-        return [(row["sk"], [(n, i) for n, i in json.loads(zlib.decompress(row["z"]))]) for row in rows]
+    def member_rows(
+        self, project: str, incident_id: str, low: str | None = None, limit: int | None = None
+    ) -> list[tuple[str, list[Member]]]:
+        """Events that joined an incident, in the order they did: (sort key, [(commit number, index), …]) from `low` on."""
+        rows = self._table.query(keys.member_partition(project, incident_id), low=low, limit=limit)
+        return [(row["sk"], [(n, i) for n, i in _unpack(row["z"])]) for row in rows]
 
-    def listed(self, project: str, yyyymmdd: str, before: str = "") -> Iterator[Incident]:
+    def listed(self, project: str, yyyymmdd: str, before: str | None = None) -> Iterator[Incident]:
         """Incidents whose id is of one day, newest first, strictly before id `before` when given."""
         rows = self._table.query(
-            keys.incident_day(project, yyyymmdd), high=before or None, newest_first=True, consistent=False
+            keys.incident_day(project, yyyymmdd), high=before, newest_first=True, consistent=False
         )
         return (_incident(row) for row in rows if row["sk"] != before)
 
     def overflow(self, project: str, incident_id: str, limit: int = 200) -> list[dict[str, Any]]:
-        """Timeline entries that no longer fit the incident's row, oldest first."""
-        rows = self._table.query(keys.timeline_partition(project, incident_id), limit=limit)
-        return [json.loads(zlib.decompress(row["z"])) for row in rows]
+        """Timeline entries that no longer fit the incident's row: the newest `limit` of them, oldest first."""
+        rows = self._table.query(
+            keys.timeline_partition(project, incident_id), newest_first=True, limit=limit
+        )
+        return [_unpack(row["z"]) for row in rows][::-1]
+
+
+def _survivor(incident_id: str, incidents: Mapping[str, Incident]) -> str:
+    for _ in range(_MERGE_HOPS):
+        incident = incidents.get(incident_id)
+        if incident is None or not incident.merged_into:
+            break
+        incident_id = incident.merged_into
+    return incident_id

@@ -130,6 +130,53 @@ def refusal(project: str, at_ms: int, event_id: str, digest_hex: str) -> Key:
     return Key(partition(project, "refused", day(at_ms)), f"{event_id}#{digest_hex[:16]}")
 
 
+def channel_partition(project: str) -> str:
+    return partition(project, "chn")
+
+
+def channel(project: str, channel_id: str) -> Key:
+    return Key(channel_partition(project), channel_id)
+
+
+def notification_partition(project: str, incident_id: str) -> str:
+    return partition(project, "ntf", incident_id)
+
+
+def notification(project: str, incident_id: str, seq: int, channel_id: str) -> Key:
+    return Key(notification_partition(project, incident_id), f"{seq:015d}#{channel_id}")
+
+
+def notification_day(project: str, yyyymmdd: str) -> str:
+    """Partition of pointers to the notifications made on one day."""
+    return partition(project, "ntfd", yyyymmdd)
+
+
+def notification_pointer(project: str, at_ms: int, incident_id: str, seq: int, channel_id: str) -> Key:
+    return Key(notification_day(project, day(at_ms)), f"{at_ms:015d}#{incident_id}#{seq:015d}#{channel_id}")
+
+
+def push_budget(project: str) -> Key:
+    return Key(partition(project, "bud"), "push")
+
+
+def delivery_slot(project: str, channel_id: str, n: int) -> Key:
+    """Lease of one of the attempts that may be under way towards a channel."""
+    return Key(partition(project, "bud"), f"slot#{channel_id}#{n}")
+
+
+def digest_ledger(project: str, channel_id: str) -> Key:
+    return Key(partition(project, "wth", channel_id), "ledger")
+
+
+def withheld_day(project: str, channel_id: str, yyyymmdd: str) -> str:
+    return partition(project, "wth", channel_id, yyyymmdd)
+
+
+def withheld(project: str, channel_id: str, at_ms: int, incident_id: str, seq: int) -> Key:
+    """Note for the next digest; the time orders the notes of a day."""
+    return Key(withheld_day(project, channel_id, day(at_ms)), f"{at_ms:015d}#{incident_id}#{seq:015d}")
+
+
 def minute(at_ms: int) -> str:
     return f"{at_ms // clock.MINUTE:010d}"
 

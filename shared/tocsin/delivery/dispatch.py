@@ -188,7 +188,7 @@ class Dispatcher:
             channel.id: channel.budget,
             budgets.PROJECT_BUCKET: routing.budget or self._policy.project_budget,
         }
-        for _ in range(_CLAIM_TRIES):
+        for attempt in range(_CLAIM_TRIES):
             now = self._ports.clock()
             record = NotificationRecord(
                 project=transition.project,
@@ -219,13 +219,20 @@ class Dispatcher:
                     change = (state, grant.state)
                     record = replace(record, decision="pending", wake_at=now + self._policy.lease_ms)
             claim = self._ports.notifications.claim(
-                record, budget=change, note=self._note(record, transition, channel)
+                record, budget=change, note=self._note(record, transition, channel, attempt)
             )
             if claim is not Claim.RACED:
                 return claim, record
         raise Retry("the project's push budget is contended")
 
-    def _note(self, record: NotificationRecord, transition: Transition, channel: Channel) -> Withheld | None:
+    def _note(
+        self, record: NotificationRecord, transition: Transition, channel: Channel, attempt: int
+    ) -> Withheld | None:
+        """The digest note of a withheld record.
+
+        A note must be later than the end of the last digest, which another worker's clock may have put ahead of this
+        one's; each lost claim therefore reaches ten times further ahead.
+        """
         if record.decision != "withheld" or channel.digest == "off":
             return None
         return Withheld(
@@ -238,12 +245,12 @@ class Dispatcher:
             score=float(transition.summary.get("score") or 0.0),
             title=str(transition.summary.get("title") or "")[:200],
             reason=str(record.reason),
-            at=record.created_at,
+            at=record.created_at + 10**attempt - 1,
         )
 
     def _payload(self, transition: Transition) -> dict[str, Any]:
         summary = dict(transition.summary)
-        explanation = summary.pop("reasons", None) or []
+        explanation = summary.pop("reasons", None) or (summary.get("root") or {}).get("why") or []
         return {
             "at": transition.at,
             "data": {

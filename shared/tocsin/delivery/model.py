@@ -90,9 +90,12 @@ class Channel:
 
 
 def _words(value: Any) -> tuple[str, ...]:
-    """Names from a list of strings or of {type, id} objects, as `type:id`; order kept, repeats dropped."""
+    """Names from a list of strings or of {type, id} objects, as `type:id`; order kept, repeats dropped.
+
+    A summary may tell a number instead of the names ("entities": 12); then there are none to match.
+    """
     names = []
-    for item in value or ():
+    for item in value if isinstance(value, list | tuple) else ():
         names.append(f"{item['type']}:{item['id']}" if isinstance(item, Mapping) else str(item))
     return tuple(dict.fromkeys(names))
 

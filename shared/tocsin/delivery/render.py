@@ -130,7 +130,7 @@ def _letter(kind: str, data: Mapping[str, Any]) -> tuple[str, list[Paragraph]]:
     title = str(incident.get("title", ""))
     facts = [
         f"{name.replace('_', ' ')}: {_join(incident[name])}"
-        for name in ("status", "score", "services", "entities", "sources", "event_count")
+        for name in ("status", "score", "events", "services", "entities", "sources", "resolution")
         if incident.get(name) not in (None, [], "")
     ]
     paragraphs: list[Paragraph] = [(f"{tier} incident {kind}: {title}", facts)]

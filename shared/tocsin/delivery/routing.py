@@ -248,6 +248,12 @@ def parse_routing(document: Any, known_channels: Collection[str], version: int) 
     return Routing(tuple(rules), budget, version)
 
 
+def stored_routing(document: Mapping[str, Any], version: int) -> Routing:
+    """A document that was accepted before. Channels it names may be gone since; they are simply not there to be told."""
+    named = {channel for rule in document["rules"] for channel in rule["channels"]}
+    return parse_routing(document, named, version)
+
+
 def parse_budget(value: Any, path: str, details: list[Detail]) -> PushBudget:
     """{"per_hour": 1..3600, "burst": 1..1000}; what is wrong is added to `details`."""
     if not isinstance(value, Mapping) or set(value) != {"per_hour", "burst"}:

@@ -61,5 +61,11 @@ def open_sealed(key: bytes, project: str, query: Any, cursor: str) -> Any:
     raise Refusal(
         "ERR_CURSOR",
         "The cursor does not belong to this listing.",
-        [Detail("cursor", "from meta.next_cursor of the same query and project", "start again without a cursor")],
+        [
+            Detail(
+                "cursor",
+                "from meta.next_cursor of the same query and project",
+                "start again without a cursor",
+            )
+        ],
     )

@@ -15,15 +15,14 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tocsin.kernel.redaction import words
+from tocsin.kernel.redaction import PSEUDONYM, Redactor, words
 
 MIN_KEY_BYTES: Final = 16
-PSEUDONYM: Final = re.compile(r"usr_[a-z2-7]{26}", re.ASCII)
 #: Field names (as words run together) whose text identifies a user: `user.id`, `userId`, `user`,
 # `enduser.id`, ...
-USER_FIELDS: Final = frozenset({
-    "user", "userid", "username", "useremail", "uid", "enduser", "enduserid", "customerid", "accountuserid", "actorid",
-})  # fmt: skip
+USER_FIELDS: Final = frozenset(
+    ("user", "userid", "username", "useremail", "uid", "enduser", "enduserid", "customerid", "actorid")
+)
 #: Members of a mapping called `user` that identify the user.
 USER_MEMBERS: Final = frozenset({"id", "name", "username", "email", "login", "fullname"})
 #: Entity types whose id identifies a user.
@@ -32,7 +31,7 @@ _EMAIL_LIKE: Final = re.compile(r"[^\s@]+@[^\s@]+\.[^\s@]+")
 
 
 def project_key(master: bytes, project: str) -> bytes:
-    """A project's 32-byte pseudonym key, derived from the deployment's secret (HMAC-SHA256 as the PRF of RFC 5869)."""
+    """A project's 32-byte pseudonym key, derived from the deployment's secret by HMAC-SHA256."""
     if len(master) < MIN_KEY_BYTES:
         raise ValueError(f"the pseudonym secret must hold at least {MIN_KEY_BYTES} bytes")
     return hmac.new(master, b"tocsin:pseudonym:" + project.encode("utf-8"), hashlib.sha256).digest()
@@ -106,3 +105,8 @@ class Pseudonyms:
         if isinstance(value, list):
             return [self._part(part, known, wanted, of_user) for part in value]
         return value
+
+
+def protect(event: Mapping[str, Any], redactor: Redactor, pseudonyms: Pseudonyms) -> dict[str, Any]:
+    """An event as it may be stored: users first (redaction would make them all equal), then the rest."""
+    return redactor.event(pseudonyms.event(event), pseudonyms.of)

@@ -33,7 +33,6 @@ import ipaddress
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from enum import IntFlag
 from functools import lru_cache
 from typing import Any, Final, Literal
 
@@ -42,18 +41,24 @@ Pseudonym = Callable[[str], str]
 #: start, end (of the original text) and kind of something to take out
 Span = tuple[int, int, str]
 
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 #: Names whose values are removed whatever they are. Compared on their last words, case and separators aside:
 #: `api_key` also covers `X-Api-Key`, `stripeApiKey` and `stripe.api_key`, but not `api_key_count`.
-REDACT_KEYS: Final = frozenset({
-    "password", "passwd", "passphrase", "pwd", "secret", "token", "api_key", "apikey", "access_key", "secret_key",
-    "private_key", "authorization", "cookie", "set_cookie", "session_id", "sessionid", "credentials", "ssn",
-    "social_security_number", "card", "card_number", "credit_card", "pan", "cvv", "cvc", "iban", "email",
-    "email_address", "phone", "phone_number", "mobile_number", "date_of_birth", "dob",
-})  # fmt: skip
+REDACT_KEYS: Final = _names(
+    """password passwd passphrase pwd secret token api_key access_key secret_key private_key authorization
+    cookie set_cookie session_id credentials ssn social_security_number card card_number credit_card pan cvv
+    cvc iban email email_address phone phone_number mobile_number date_of_birth dob"""
+)
 #: Fields of an event that the server sets or that validation has reduced to a closed grammar.
-STRUCTURAL: Final = frozenset({
-    "specversion", "event_id", "occurred_at", "received_at", "severity_id", "status", "project_id", "trace_id", "flags",
-})  # fmt: skip
+STRUCTURAL: Final = _names(
+    "specversion event_id occurred_at received_at severity_id status project_id trace_id flags"
+)
+#: A keyed pseudonym, as kernel.pseudonyms makes it; it stays even under a listed name.
+PSEUDONYM: Final = re.compile(r"usr_[a-z2-7]{26}", re.ASCII)
 #: Fields whose text names a thing: a hit there must stay distinguishable.
 IDENTITY: Final = frozenset({"id", "dedup_key"})
 
@@ -61,19 +66,18 @@ _REMEMBERED_TEXTS: Final = 8192
 _REMEMBERED_LENGTH: Final = 256
 
 
-class Family(IntFlag):
-    """Families of rules, and what a text must contain for any rule of the family to match."""
+class Family:
+    """Families of rules as bits, and what a text must contain for any rule of the family to match."""
 
-    AT = 1  # '@' or '%40': e-mail, userinfo
-    DIGITS = 2  # seven digits with nothing but blanks and . - ( ) / + between them: phone, ssn, card, iban
-    RUN = 4  # 19 letters, digits, '_' or '-' in a row: tokens of known shape
-    PAIR = 8  # ':' or '=' and one of _PAIR_WORDS: name=value secrets, cookies
-    AUTH = 16  # 'bearer', 'basic' or 'whsec_'
-    PEM = 32  # '-----begin'
-    DOTS = 64  # three dots: IPv4
+    AT: Final = 1  # '@' or '%40': e-mail, userinfo
+    DIGITS: Final = 2  # seven digits with only blanks and . - ( ) / + between them: phone, ssn, card, iban
+    RUN: Final = 4  # 19 letters, digits, '_' or '-' in a row: tokens of known shape
+    PAIR: Final = 8  # ':' or '=' and one of _PAIR_WORDS: name=value secrets, cookies
+    AUTH: Final = 16  # 'bearer', 'basic' or 'whsec_'
+    PEM: Final = 32  # '-----begin'
+    DOTS: Final = 64  # three dots: IPv4
+    ALL: Final = 127
 
-
-ALL_FAMILIES: Final = Family(127)
 
 _SEPARATORS: Final = b" .-()/+"
 _DIGIT_CLASS: Final = bytes(0x30 if 0x30 <= b <= 0x39 else b for b in range(256))
@@ -85,34 +89,37 @@ _RUN: Final = b"a" * 19
 _PAIR_WORDS: Final = (b"pass", b"pwd", b"secret", b"token", b"key", b"auth", b"cookie", b"session")
 
 
-def triggers(folded: str) -> Family:
-    """Families that could match in a folded text. A family that is absent provably matches nowhere in it."""
+def triggers(folded: str) -> int:
+    """Families (bits) that could match in a folded text; one that is absent provably cannot."""
     raw = folded.encode("utf-8", "surrogatepass")
     found = 0
     if b"@" in raw or b"%40" in raw:
-        found |= 1
+        found |= Family.AT
     if _SEVEN_DIGITS in raw.translate(_DIGIT_CLASS, _SEPARATORS):
-        found |= 2
+        found |= Family.DIGITS
     if _RUN in raw.translate(_RUN_CLASS):
-        found |= 4
+        found |= Family.RUN
     lower = raw.lower()
     if b":" in raw or b"=" in raw:
         for word in _PAIR_WORDS:
             if word in lower:
-                found |= 8
+                found |= Family.PAIR
                 break
     if b"bearer" in lower or b"basic" in lower or b"whsec_" in lower:
-        found |= 16
+        found |= Family.AUTH
     if b"-----begin" in lower:
-        found |= 32
+        found |= Family.PEM
     if raw.count(b".") > 2:
-        found |= 64
-    return Family(found)
+        found |= Family.DOTS
+    return found
 
 
 # --- folding
 # ---------------------------------------------------------------------------------------------------------
-_INVISIBLE: Final = "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufe00-\ufe0f\ufeff"
+_INVISIBLE: Final = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f"
+    "\ufe00-\ufe0f\ufeff"
+)
 _DASHES: Final = "\u2010-\u2015\u2212\u2e3a\u2e3b\ufe58\ufe63\uff0d\u30fc"
 _DROP: Final = re.compile(f"[{_INVISIBLE}]")
 _DASH: Final = re.compile(f"[{_DASHES}]")
@@ -130,7 +137,7 @@ def _fold_character(char: str) -> str:
 
 
 def fold(text: str) -> tuple[str, list[int] | None]:
-    """The text as rules see it, and for each of its characters the offset in `text` (None when they are the same)."""
+    """The text as rules see it, and the offset in `text` of each of its characters (None: the same)."""
     if text.isascii() or (unicodedata.is_normalized("NFKC", text) and not _ODD.search(text)):
         return text, None
     parts: list[str] = []
@@ -148,11 +155,8 @@ _I: Final = re.ASCII | re.IGNORECASE
 _LOCAL: Final = r"[^\s\x00-\x20\"(),:;<>@\[\\\]{}|=&?/'`]"
 _LABEL: Final = r"(?:[A-Za-z0-9_-]|[^\x00-\x7f])++"
 _EMAIL: Final = re.compile(rf"(?<!{_LOCAL}){_LOCAL}++@({_LABEL}(?:\.{_LABEL})++)", re.ASCII)
-_ENCODED: Final = r"(?:[A-Za-z0-9._+-]|%(?!40)[0-9A-Fa-f]{2})"
-_EMAIL_ENCODED: Final = re.compile(
-    rf"(?<![A-Za-z0-9._+-])(?<!%[0-9A-Fa-f])(?<!%[0-9A-Fa-f]{{2}}){_ENCODED}++%40({_LABEL}(?:\.{_LABEL})++)",
-    re.ASCII,
-)
+_ENCODED: Final = r"(?:[A-Za-z0-9._+-]|%(?!40)[0-9A-Fa-f]{2}){1,192}+"  # 64 octets of RFC 5321, each as %XX
+_EMAIL_ENCODED: Final = re.compile(rf"(?<![A-Za-z0-9._+-]){_ENCODED}%40({_LABEL}(?:\.{_LABEL})++)", re.ASCII)
 _TLD: Final = re.compile(r"(?:[A-Za-z]|[^\x00-\x7f]){2}")
 _USERINFO: Final = re.compile(r"(?<=://)[^\s/?#\"'<>]+(?=@)", re.ASCII)
 
@@ -191,14 +195,16 @@ _IPV4: Final = re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?!\w|[.-]\w)", re
 _GROUP: Final = re.compile(r"[^ ]+")
 
 _IBAN_HEAD: Final = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d\d(?=[ -]?[A-Za-z0-9])", re.ASCII)
+_IBAN_COUNTRIES: Final = (
+    (15, "NO"), (16, "BE"), (18, "DK FI FK FO GL NL SD"), (19, "MK SI"), (20, "AT BA EE KZ LT LU MN XK"),
+    (21, "CH HR LI LV"), (22, "BG BH CR DE GB GE IE ME RS VA"), (23, "AE GI IL IQ OM SO TL"),
+    (24, "AD CZ ES MD PK RO SA SE SK TN VG"), (25, "LY PT ST"), (26, "IS TR"),
+    (27, "BI DJ FR GR IT MC MR SM"),
+    (28, "AL AZ BY CY DO GT HN HU LB NI PL SV"), (29, "BR EG PS QA UA"), (30, "JO KW MU YE"), (31, "MT SC"),
+    (32, "LC"), (33, "RU"),
+)  # fmt: skip
 _IBAN_LENGTH: Final = {
-    country: int(entry[:2])
-    for entry in (
-        "15NO 16BE 18DKFIFOGLNLSDFK 19MKSI 20ATBAEEKZLTLUXK 21CHHRLILV 22BGBHCRDEGBGEIEMERSVA 23AEGIILIQOMSOTL"
-        " 24ADCZESMDPKROSASESKTNVG 25LYPTST 26ISTR 27FRGRITMCMRSMBI 28ALAZBYCYDOGTHULBPLSVNI 29BREGPSQAUA"
-        " 30JOKWMUYE 31MTSC 32LC 33RU"
-    ).split()
-    for country in re.findall("[A-Z]{2}", entry[2:])
+    country: length for length, countries in _IBAN_COUNTRIES for country in countries.split()
 }
 _SEVEN: Final = re.compile(r"\d{7}", re.ASCII)
 
@@ -213,7 +219,7 @@ _TOKEN: Final = re.compile(
     r"|(?P<google_key>AIza[A-Za-z0-9_-]{35}|ya29\.[A-Za-z0-9_-]{20,}+)"
     r"|(?P<openai_key>sk-(?:[A-Za-z0-9]{32,}+|(?:proj|ant|svcacct)-[A-Za-z0-9_-]{20,}+))"
     r"|(?P<npm_token>npm_[A-Za-z0-9]{36})"
-    r"|(?P<jwt>eyJ[A-Za-z0-9_-]{16,}+\.[A-Za-z0-9_-]{2,}+(?:\.[A-Za-z0-9_-]*+){1,3})"
+    r"|(?P<jwt>eyJ[A-Za-z0-9_-]{16,1024}+\.[A-Za-z0-9_-]{2,}+(?:\.[A-Za-z0-9_-]*+){1,3})"
     r")",
     re.ASCII,
 )
@@ -238,37 +244,10 @@ _PAIR: Final = re.compile(
 _COOKIE: Final = re.compile(
     r"cookie\\{0,3}[\"']?\s{0,3}[:=]\s{0,3}\\{0,3}[\"']?([^\s\"'=;,]{1,128}+=[^\r\n\"']*+)", _I
 )
-_ORDINARY: Final = frozenset(
-    (
-        *(
-            "accepted",
-            "changed",
-            "disabled",
-            "empty",
-            "enabled",
-            "expired",
-            "failed",
-            "failure",
-            "false",
-            "fail",
-        ),
-        *(
-            "incorrect",
-            "invalid",
-            "is",
-            "mismatch",
-            "missing",
-            "n/a",
-            "nil",
-            "no",
-            "none",
-            "not",
-            "null",
-            "ok",
-        ),
-        *("optional", "rejected", "required", "reset", "revoked", "rotated", "success", "true", "undefined"),
-        *("unknown", "unset", "updated", "wrong", "yes", "-", "*", "**", "***", "****", "*****", "********"),
-    )
+_ORDINARY: Final = _names(
+    """accepted changed disabled empty enabled expired fail failed failure false incorrect invalid is mismatch
+    missing n/a nil no none not null ok optional rejected required reset revoked rotated success true
+    undefined unknown unset updated wrong yes - * ** *** **** ***** ********"""
 )
 
 
@@ -286,7 +265,7 @@ def luhn(digits: str) -> bool:
 
 
 def iban_valid(compact: str) -> bool:
-    """Whether an IBAN without blanks has its country's length and check digits (ISO 13616, ISO 7064 mod 97-10)."""
+    """Whether an IBAN without blanks has its country's length and check digits (ISO 13616)."""
     upper = compact.upper()
     if _IBAN_LENGTH.get(upper[:2]) != len(upper):
         return False
@@ -304,7 +283,7 @@ def _addresses(text: str) -> Iterator[Span]:
 
 
 def _phone_end(text: str, start: int, end: int, enough: int) -> int | None:
-    """End of the phone number that begins a cluster: whole blank-separated groups, until `enough` digits, 7 to 15."""
+    """End of the phone number that begins a cluster: whole groups until `enough` digits, 7 to 15."""
     count, last = 0, start
     for group in _GROUP.finditer(text, start, end):
         size = len(_digits(group[0]))
@@ -321,7 +300,7 @@ def _numbers(text: str, profile: Profile) -> Iterator[Span]:
         for match in _CARD.finditer(text, start, stop):
             digits = _digits(match[0])
             known = len(match[0]) > len(digits) or _ISSUER.fullmatch(digits)
-            if known and digits[0] in "23456" and len(digits) >= 13 and luhn(digits) and len(set(digits)) > 2:
+            if known and digits[0] in "23456" and len(digits) >= 13 and luhn(digits) and len(set(digits)) > 1:
                 yield match.start(), match.end(), "card"
         for match in _SSN.finditer(text, start, stop):
             sure = match[1] == "-" or (profile == "prose" and match[1])
@@ -342,13 +321,11 @@ def _numbers(text: str, profile: Profile) -> Iterator[Span]:
         if lead[0] == "+":
             last = _phone_end(text, start, end, 11)
         else:
-            word = None
-            for word in _PHONE_WORD.finditer(text, max(0, start - 40), start):
-                pass
-            if word is None or _DATE.match(lead) or _IPV4.fullmatch(lead):
+            said = list(_PHONE_WORD.finditer(text, max(0, start - 40), start))
+            if not said or _DATE.match(lead) or _IPV4.fullmatch(lead):
                 continue
-            grouped = not cluster[0].isdigit() or lead[0] == "0"
-            last = _phone_end(text, start, end, 10) if word[1] or grouped else None
+            sure = any(word[1] for word in said) or not cluster[0].isdigit() or lead[0] == "0"
+            last = _phone_end(text, start, end, 10) if sure else None
         if last is not None and not text[last : last + 1].isalpha():
             yield start, last, "phone"
     for head in _IBAN_HEAD.finditer(text):
@@ -360,7 +337,7 @@ def _numbers(text: str, profile: Profile) -> Iterator[Span]:
 
 
 def _take(text: str, start: int, length: int) -> tuple[str, int]:
-    """`length` ASCII letters and digits from `start`, single blanks or hyphens skipped; shorter if something else stands."""
+    """`length` ASCII letters and digits from `start` on, single blanks or hyphens skipped, and the end."""
     out: list[str] = []
     position = start
     while position < len(text) and len(out) < length:
@@ -431,8 +408,8 @@ def _public_addresses(text: str) -> Iterator[Span]:
             yield match.start(), match.end(), "ip"
 
 
-def find(folded: str, families: Family, profile: Profile) -> list[Span]:
-    """What the rules of some families take out of a folded text: disjoint spans in order; overlaps are united."""
+def find(folded: str, families: int, profile: Profile) -> list[Span]:
+    """What the rules of some families find in a folded text: disjoint spans in order, overlaps united."""
     found: list[Span] = []
     if families & Family.PEM:
         found += [(match.start(), match.end(), "private_key") for match in _PEM.finditer(folded)]
@@ -465,8 +442,14 @@ _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[^A
 
 @lru_cache(maxsize=8192)
 def words(name: str) -> tuple[str, ...]:
-    """A field name in lower-case words: `X-Api-Key`, `xApiKey` and `x.api_key` all give ("x", "api", "key")."""
+    """A field name in lower-case words: `X-Api-Key` and `xApiKey` both give ("x", "api", "key")."""
     return tuple(word.lower() for word in _CAMEL.split(fold(name)[0]) if word)
+
+
+def _remember(memory: set[str], texts: list[str]) -> None:
+    if len(memory) > _REMEMBERED_TEXTS:
+        memory.clear()
+    memory.update(text for text in texts if len(text) <= _REMEMBERED_LENGTH)
 
 
 class Redactor:
@@ -481,16 +464,19 @@ class Redactor:
             raise ValueError("profile is prose or log")
         self.profile: Final[Profile] = profile
         self._keys = frozenset("".join(words(key)) for key in keys)
-        self._families = ALL_FAMILIES if profile == "prose" else ALL_FAMILIES & ~Family.DOTS
+        self._families = Family.ALL if profile == "prose" else Family.ALL & ~Family.DOTS
         self._clean: set[str] = set()
         self._clean_names: set[str] = set()
 
     def text(self, text: str, pseudonym: Pseudonym | None = None) -> str:
         """`text` with every hit replaced by `[redacted:<kind>]`, or by `pseudonym(hit)` when one is given."""
+        if text in self._clean:
+            return text
         folded, offsets = fold(text)
         families = triggers(folded) & self._families
         spans = find(folded, families, self.profile) if families else []
         if not spans:
+            _remember(self._clean, [text])
             return text
         out: list[str] = []
         position = 0
@@ -543,7 +529,7 @@ class Redactor:
 
     def _value(self, value: Any) -> Any:
         if isinstance(value, str):
-            return value if value in self._clean else self.text(value)
+            return self.text(value)
         if isinstance(value, Mapping):
             return self._renamed(self._member(key, part) for key, part in value.items())
         if isinstance(value, (list, tuple)):
@@ -552,7 +538,7 @@ class Redactor:
 
     def _member(self, name: str, value: Any) -> tuple[str, Any]:
         listed = self.sensitive(name)
-        if listed is None:
+        if listed is None or (isinstance(value, str) and PSEUDONYM.fullmatch(value)):
             return self.text(name), self._value(value)
         keep = value is None or isinstance(value, bool) or value == ""
         return self.text(name), value if keep else f"[redacted:{listed}]"
@@ -586,7 +572,8 @@ class Redactor:
             joined = fold("\n".join(fresh + names))[0]
             if triggers(joined) & self._families:
                 return False
-            self._remember(fresh, names)
+            _remember(self._clean, fresh)
+            _remember(self._clean_names, names)
         return True
 
     def _gather(self, value: Any, fresh: list[str], names: list[str], listed: bool) -> bool:
@@ -612,9 +599,3 @@ class Redactor:
         elif isinstance(value, (str, Mapping, tuple)):
             return False  # an unusual type: take the general way
         return True
-
-    def _remember(self, fresh: list[str], names: list[str]) -> None:
-        for memory, texts in ((self._clean, fresh), (self._clean_names, names)):
-            if len(memory) > _REMEMBERED_TEXTS:
-                memory.clear()
-            memory.update(text for text in texts if len(text) <= _REMEMBERED_LENGTH)

@@ -17,11 +17,12 @@ from typing import Any, Final, NoReturn
 
 from tocsin.kernel.errors import Detail, Refusal
 
-_BIGGEST: Final = 9.999999999999999e125
+_TOO_BIG: Final = 1e126
 _SMALLEST: Final = 1e-130
 #: Strings, and the characters that add a part; strings are matched whole, so that their content does not
 #: count.
 _PART = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[{,]', re.DOTALL)
+_NONZERO = re.compile(r"-?[0.]*[1-9]")
 _DIGITS = re.compile(r"\d+", re.ASCII)
 
 
@@ -101,9 +102,8 @@ class _Reader:
         if len(text) > self._limits.number_digits:
             self._digits(text)
         value = float(text)
-        if not (_SMALLEST <= value <= _BIGGEST or _SMALLEST <= -value <= _BIGGEST) and not (
-            value == 0 and not re.match(r"-?[0.]*[1-9]", text)
-        ):
+        is_zero = value == 0 and not _NONZERO.match(text)
+        if not (is_zero or _SMALLEST <= abs(value) < _TOO_BIG):
             fix = "send 0 or a magnitude between 1e-130 and 9.99e125"
             _refuse("ERR_JSON_NUMBER_RANGE", "A number is out of range.", "number-range", fix)
         return value

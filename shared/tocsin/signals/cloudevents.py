@@ -175,6 +175,8 @@ def to_sent(ce: Any) -> events.Event:
         if events.is_severity(raw):
             base["severity_raw"] = raw
     adopted = {name: members[name] for name in _ADOPTED if name in members}
+    if members.get("title") != base["title"]:
+        adopted.pop("title", None)
     for name in events.broken_fields({**base, **adopted}) & adopted.keys():
         del adopted[name]
     kept = {name: value for name, value in members.items() if name not in adopted}

@@ -1,14 +1,14 @@
 """Correlation: which events belong to one incident.
 
-Two firing signals that pass the noise gate are *linked* when they share a token (service, entity, alert, host, text in
-a cluster) or stand for declared neighbours, and their ruling times differ by no more than the gap of that kind of
-link. Incidents are the connected components of that relation. The relation looks at the two signals only, and a
-component does not depend on the order in which its edges are found, so the incidents of a set of events are a function
-of the set: not of arrival order, batch boundaries or the worker that saw them. docs/correlation.md gives the argument,
-the exceptions and the measured quality.
+Two firing signals that pass the noise gate are *linked* when they share a token (service, entity, alert,
+host, text in a cluster) or stand for declared neighbours, and their ruling times differ by no more than the
+gap of that kind of link. Incidents are the connected components of that relation. The relation looks at the
+two signals only, and a component does not depend on the order in which its edges are found, so the incidents
+of a set of events are a function of the set: not of arrival order, batch boundaries or the worker that saw
+them. docs/correlation.md gives the argument, the exceptions and the measured quality.
 
-The cost of a signal is that of its tokens. Open incidents are never scanned: an inverted index leads from a token to
-the few incidents that hold it, and each incident remembers per token which intervals it covers.
+The cost of a signal is that of its tokens. Open incidents are never scanned: an inverted index leads from a
+token to the few incidents that hold it, and each incident remembers per token which intervals it covers.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ from typing import Any, Final
 from tocsin.kernel import clock
 from tocsin.kernel.errors import Detail, Refusal
 from tocsin.kernel.ids import base32_digest
+from tocsin.signals.calibration import tier
 from tocsin.signals.incidents import (
     DEFAULT_POLICY,
-    TIERS,
     Change,
     Effects,
     Incident,
-    Member,
     Policy,
     Signal,
     Transition,
@@ -47,6 +46,7 @@ from tocsin.signals.incidents import (
     spoken,
     summary,
 )
+from tocsin.signals.series import ruling_time
 from tocsin.signals.topology import Topology
 
 __all__ = [
@@ -80,38 +80,42 @@ WEIGHTS: Final[Mapping[str, float]] = {
     "entity": 1.0,
     "service": 0.9,
     "dependency": 0.7,
+    "dependent": 0.7,
     "host": 0.5,
     "text": 0.4,
 }
-_LATEST_AHEAD: Final = 5 * clock.MINUTE
-_EARLIEST_BEHIND: Final = 2 * clock.HOUR
 _MAX_TOKEN: Final = 96
 _MAX_OPEN_PER_TOKEN: Final = 32
 _MAX_EARLY: Final = 4
+_MERGES_AT_ONCE: Final = 12
 MAX_SPLIT: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """One way a signal can be linked: a token another signal may own, how near in time, how strong, and by what."""
+    """One way a signal can be linked: a token another signal may own, how near in time, how strong, and by
+    what.
+    """
 
     token: str
     gap: int
     kind: str
+    mine: str
     other: str
 
 
 def signal_of(event: Mapping[str, Any], n: int, i: int, topology: Topology) -> Signal:
-    """The signal of scored event `i` of commit `n`. Its ruling time is event["ruling_ms"] where the score stage left it.
+    """The signal of scored event `i` of commit `n`. Its ruling time is event["ruling_ms"] where the score
+    stage left it.
 
-    Otherwise occurred_at rules unless it is more than 2 h before or 5 min after received_at, which then rules.
+    Otherwise occurred_at rules unless it is more than 2 h before or 5 min after received_at, which then
+    rules.
     """
     received_at = clock.parse_rfc3339(event["received_at"])
-    at = event.get("ruling_ms")
+    at, flags = event.get("ruling_ms"), tuple(event.get("flags") or ())
     if at is None:
-        occurred_at = clock.parse_rfc3339(event["occurred_at"])
-        within = received_at - _EARLIEST_BEHIND <= occurred_at <= received_at + _LATEST_AHEAD
-        at = occurred_at if within else received_at
+        at, why = ruling_time(event)
+        flags = tuple(dict.fromkeys((*flags, *why)))
     score = float(event["score"])
     entity = event["entity"]
     name = f"{entity['type']}:{entity['id']}"
@@ -122,7 +126,7 @@ def signal_of(event: Mapping[str, Any], n: int, i: int, topology: Topology) -> S
         at=int(at),
         received_at=received_at,
         score=score,
-        tier=tier_of(score),
+        tier=tier(score),
         severity_id=int(event.get("severity_id", 0)),
         status=event.get("status", "firing"),
         source=event["source"],
@@ -133,16 +137,11 @@ def signal_of(event: Mapping[str, Any], n: int, i: int, topology: Topology) -> S
         dedup_key=event.get("dedup_key") or f"{event['source']}|{event['type']}|{name}",
         fingerprint=event.get("fingerprint", ""),
         tags=event.get("tags") or {},
-        flags=tuple(event.get("flags") or ()),
+        flags=flags,
     )
 
 
-def tier_of(score: float) -> str:
-    """Tier of a score: round(100 S) below 20 info, 40 low, 60 medium, 80 high, then critical."""
-    return TIERS[min(4, max(0, round(100 * score) // 20))]
-
-
-# --- tokens and links -----------------------------------------------------------------------------------------------
+# --- tokens and links ---------------------------------------------------------------------------------------
 
 
 def _token(kind: str, *parts: str) -> str:
@@ -154,28 +153,28 @@ def _alert_token(signal: Signal) -> str:
     return _token("d", signal.dedup_key)
 
 
-def _own(signal: Signal, topology: Topology) -> tuple[str, ...]:
+def _services(signal: Signal) -> list[str]:
+    """Names of services a signal stands for: the stated one, and its entity if that is called a service."""
     kind, _, name = signal.entity.partition(":")
-    service = signal.service
-    own = []
-    if service is not None:
-        own.append(_token("s", service))
-    if kind == "service":
-        # Whatever names a service by its entity must meet whatever names it by a tag.
-        own.append(_token("s", name))
-    else:
+    names = [] if signal.service is None else [signal.service]
+    # Whatever names a service by its entity must meet whatever names it by a tag.
+    return [*names, name] if kind == "service" and name != signal.service else names
+
+
+def _own(signal: Signal, topology: Topology) -> tuple[str, ...]:
+    services = _services(signal)
+    own = [_token("s", name) for name in services]
+    if not signal.entity.startswith("service:"):
         own.append(_token("e", signal.entity))
     if signal.dedup_key != f"{signal.source}|{signal.type}|{signal.entity}":
         own.append(_alert_token(signal))  # a default key says no more than the entity does
     host = signal.tags.get("node") or signal.tags.get("host")
-    hosts = (host,) if host else topology.nodes(service) if service is not None else ()
-    own += [_token("h", one) for one in hosts]
+    own += [_token("h", one) for one in ((host,) if host else topology.nodes(signal.service or ""))]
     cluster = signal.tags.get("cluster")
-    if cluster and signal.fingerprint and (service is None or service not in topology):
+    if cluster and signal.fingerprint and signal.service not in topology:
         own.append(_token("f", signal.fingerprint, cluster))
-    if service is not None:
-        # One token of a hub stands for its many dependents, so that no lookup grows with them.
-        own += [_token("u", dep) for dep in topology.deps(service) if topology.is_hub(dep)]
+    # One token of a hub stands for its many dependents, so that no lookup grows with them.
+    own += [_token("u", dep) for name in services for dep in topology.deps(name) if topology.is_hub(dep)]
     return tuple(dict.fromkeys(own))
 
 
@@ -184,37 +183,31 @@ def _lookups(signal: Signal, own: Sequence[str], topology: Topology, policy: Pol
     for token in own:
         kind = token[0]
         if kind == "s":
-            found.append(Lookup(token, policy.window, "service", token[2:]))
+            found.append(Lookup(token, policy.window, "service", token[2:], token[2:]))
         elif kind == "e":
-            found.append(Lookup(token, policy.window, "entity", signal.entity))
+            found.append(Lookup(token, policy.window, "entity", signal.entity, signal.entity))
         elif kind == "d":
-            found.append(Lookup(token, policy.window, "alert", signal.title))
+            found.append(Lookup(token, policy.window, "alert", signal.title, signal.title))
         elif kind == "h":
-            found.append(Lookup(token, policy.host, "host", token[2:]))
+            found.append(Lookup(token, policy.host, "host", signal.entity, token[2:]))
         elif kind == "f":
-            found.append(Lookup(token, policy.similar, "text", signal.tags.get("cluster", "")))
-    service = signal.service
-    if service is not None:
-        mine = {token for token in own if token[0] == "s"}
-        for other in topology.deps(service):
+            found.append(Lookup(token, policy.similar, "text", signal.entity, signal.tags["cluster"]))
+    for name in _services(signal):
+        hub = topology.is_hub(name)
+        if hub:
+            found.append(Lookup(_token("u", name), policy.near, "dependent", name, name))
+        for other in topology.deps(name) if hub else topology.neighbours(name):
             token = _token("s", other)
-            if token not in mine:
-                found.append(Lookup(token, policy.near, "dependency", other))
-        if topology.is_hub(service):
-            found.append(Lookup(_token("u", service), policy.near, "dependency", "a dependent"))
-        else:
-            for other in topology.dependents(service):
-                token = _token("s", other)
-                if token not in mine:
-                    found.append(Lookup(token, policy.near, "dependency", other))
+            if token not in own:
+                found.append(Lookup(token, policy.near, "dependency", name, other))
     return found
 
 
 def tokens(
     signal: Signal, topology: Topology, policy: Policy = DEFAULT_POLICY
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(own, lookup) tokens. Signals a and b can be linked only if own(a) and lookup(b) meet, and then so do own(b) and
-    lookup(a)."""
+    """(own, lookup) tokens. Signals a and b can be linked only if own(a) and lookup(b) meet, and then so do
+    own(b) and lookup(a)."""
     own = _own(signal, topology)
     return own, tuple(dict.fromkeys(one.token for one in _lookups(signal, own, topology, policy)))
 
@@ -233,25 +226,25 @@ def needed(signals: Iterable[Signal], topology: Topology, policy: Policy = DEFAU
     return wanted
 
 
-def _reason(signal: Signal, link: Lookup, apart: int, topology: Topology) -> str:
+def _reason(link: Lookup, apart: int, topology: Topology) -> str:
     within = f"within {spoken(apart)}" if apart >= clock.SECOND else "at the same time"
     if link.kind == "dependency":
-        mine = signal.service or signal.entity
-        if link.other in topology.deps(mine):
-            return f"{mine} depends on {link.other} and both fired {within}"
-        return f"{link.other} depends on {mine} and both fired {within}"
-    if link.kind == "service":
-        return f"{link.other} fired before or after {within}"
-    if link.kind == "entity":
-        return f"{link.other} fired before or after {within}"
-    if link.kind == "alert":
-        return f"the same alert fired before or after {within}"
+        down, up = (
+            (link.mine, link.other) if link.other in topology.deps(link.mine) else (link.other, link.mine)
+        )
+        return f"{down} depends on {up} and both fired {within}"
+    if link.kind == "dependent":
+        return f"{link.mine} and a service that depends on it both fired {within}"
     if link.kind == "host":
-        return f"another alert on host {link.other} {within}"
-    return f"the same text in cluster {link.other} {within}"
+        return f"{link.mine} and another alert share host {link.other} and fired {within}"
+    if link.kind == "text":
+        return f"the same text came from cluster {link.other} {within}"
+    if link.kind == "alert":
+        return f"the same alert fired again {within}"
+    return f"{link.other} fired again {within}"
 
 
-# --- the engine -----------------------------------------------------------------------------------------------------
+# --- the engine ---------------------------------------------------------------------------------------------
 
 
 def correlate(
@@ -266,7 +259,9 @@ def correlate(
 ) -> Effects:
     """Put signals, in this order, into incidents. `view` must hold what needed() asks for and is not changed.
 
-    Stops before a signal whose effects could exceed `max_items` rows (Effects.items), but takes at least one.
+    Stops before a signal whose effects could exceed `max_items` rows (Effects.items). It takes at least one,
+    or (when one signal ties together very many incidents) takes none and merges some of them: either way, calling again with
+    what was not consumed and the new state comes to an end.
     """
     engine = _Engine(view, project, topology, policy, now)
     for signal in signals:
@@ -308,37 +303,57 @@ class _Engine:
         effects = self.change.effects
         cost = (
             sum(1 for one in chosen if one.id not in effects.incidents)
-            + sum(1 for token in own if token not in effects.index and not any(token in x.tokens for x in chosen))
-            + 4 * len(chosen)  # merged, reopened, timer, timeline row
-            + 6  # incident, timer, opened or escalated, timeline rows, member row, assignment row
+            + sum(
+                1
+                for token in own
+                if token not in effects.index and not any(token in x.tokens for x in chosen)
+            )
+            + 4 * max(0, len(chosen) - 1)  # per merge: merged, reopened, timeline rows
+            + 6  # incident, timer, opened or escalated, timeline row, member row, assignment row
             + 4 * len(early)
         )
-        if effects.consumed and self._spent() + cost > max_items:
-            return False
+        if self._spent() + cost > max_items:
+            if effects.consumed:
+                return False
+            if len(chosen) > _MERGES_AT_ONCE:
+                # It ties together more incidents than one transaction holds: merge some now, take it next
+                # time.
+                self._merge(chosen[:_MERGES_AT_ONCE], signal, found)
+                return False
         if chosen:
-            chosen.sort(key=lambda one: (one.first, one.id))
-            survivor = self.change.own(chosen[0])
+            survivor = self._merge(chosen, signal, found)
             weight, apart, link = max((found[one.id] for one in chosen), key=lambda hit: (hit[0], -hit[1]))
-            reason = _reason(signal, link, apart, self.topology)
-            for loser in chosen[1:]:
-                text = f"{_reason(signal, found[loser.id][2], found[loser.id][1], self.topology)}"
-                self.change.join(survivor, self.change.own(loser), signal.at, text)
+            reason = _reason(link, apart, self.topology)
             self._link(survivor, signal, link, weight, reason)
             self._maybe_reopen(survivor, signal)
             fresh = absorb(self.change, survivor, signal, own)
             self._maybe_reopen_unresolved(survivor, signal)
         else:
-            identity = derived_incident_id(self.project, signal)
-            survivor = self.change.open(identity, signal.at, signal.received_at)
+            survivor = self.change.open(
+                derived_incident_id(self.project, signal), signal.at, signal.received_at
+            )
             reason = "opened the incident"
             fresh = absorb(self.change, survivor, signal, own)
-            self.change.log(survivor, "opened", signal.at, f"opened by {signal.title[:200]}", event_id=signal.event_id)
+            self.change.log(
+                survivor, "opened", signal.at, f"opened by {signal.title[:200]}", event_id=signal.event_id
+            )
             self.change.transition(survivor, "opened")
         for token in fresh:
             self._enter(token, survivor)
         self._member(survivor, signal.n, signal.i, reason)
         self._catch_up(survivor, signal, early)
         return True
+
+    def _merge(
+        self, chosen: Sequence[Incident], signal: Signal, found: Mapping[str, tuple[float, int, Lookup]]
+    ) -> Incident:
+        """One incident of those a signal links; the earliest, then the smallest id, survives."""
+        first, *rest = sorted(chosen, key=lambda one: (one.first, one.id))
+        survivor = self.change.own(first)
+        for loser in rest:
+            _, apart, link = found[loser.id]
+            self.change.join(survivor, self.change.own(loser), signal.at, _reason(link, apart, self.topology))
+        return survivor
 
     def _candidates(self, signal: Signal, lookups: Sequence[Lookup]) -> dict[str, tuple[float, int, Lookup]]:
         """Incidents the signal is linked to, each with weight, ms apart and kind of its best link."""
@@ -362,10 +377,10 @@ class _Engine:
                     found[incident.id] = (weight, apart, link)
         return found
 
-    def _compatible(
-        self, signal: Signal, found: Mapping[str, tuple[float, int, Lookup]]
-    ) -> list[Incident]:
-        """The best match and all others that may become one incident with it: not kept apart, within the caps."""
+    def _compatible(self, signal: Signal, found: Mapping[str, tuple[float, int, Lookup]]) -> list[Incident]:
+        """The best match and all others that may become one incident with it: not kept apart, within the
+        caps.
+        """
         ranked = [one for one in map(self.change.get, found) if one is not None]
         ranked.sort(key=lambda one: (-found[one.id][0], found[one.id][1], -one.last, one.id))
         chosen: list[Incident] = []
@@ -374,7 +389,11 @@ class _Engine:
         apart: set[str] = set()
         for one in ranked:
             begin, end = min(first, one.first), max(last, one.last)
-            if end - begin > self.policy.cap or not names.isdisjoint(one.apart) or not apart.isdisjoint(one.names):
+            if (
+                end - begin > self.policy.cap
+                or not names.isdisjoint(one.apart)
+                or not apart.isdisjoint(one.names)
+            ):
                 continue
             if chosen and absorbed + len(one.absorbed) + 1 > self.policy.max_absorbed:
                 continue
@@ -386,8 +405,7 @@ class _Engine:
         return chosen
 
     def _link(self, incident: Incident, signal: Signal, link: Lookup, weight: float, reason: str) -> None:
-        pair = sorted((signal.service or signal.entity, link.other))
-        key = f"{link.kind}|{'|'.join(pair)}"[:200]
+        key = "|".join((link.kind, *sorted({link.mine, link.other})))[:200]
         held = incident.links.get(key)
         if held is not None:
             held[2] += 1
@@ -395,14 +413,18 @@ class _Engine:
         if len(incident.links) < self.policy.max_links:
             incident.links[key] = [weight, reason, 1]
         if signal.service and signal.service not in incident.services:
-            self.change.log(incident, "joined", signal.at, f"{signal.service} joined: {reason}", event_id=signal.event_id)
+            self.change.log(
+                incident, "joined", signal.at, f"{signal.service} joined: {reason}", event_id=signal.event_id
+            )
 
     def _maybe_reopen(self, incident: Incident, signal: Signal) -> None:
         ended = incident.resolved_at
         if incident.status != "resolved" or ended is None or incident.resolution == "all alerts resolved":
             return
         if signal.at > ended:
-            self.change.reopen(incident, signal.at, f"reopened: {signal.title[:200]} fired after it was resolved")
+            self.change.reopen(
+                incident, signal.at, f"reopened: {signal.title[:200]} fired after it was resolved"
+            )
 
     def _maybe_reopen_unresolved(self, incident: Incident, signal: Signal) -> None:
         """An incident that ended because all its alerts were resolved is open again as soon as one is not."""
@@ -411,7 +433,9 @@ class _Engine:
             self.change.reopen(incident, signal.at, f"reopened: {signal.title[:200]} fires")
 
     def _enter(self, token: str, incident: Incident) -> None:
-        """Put an incident first in the index row of a token it now holds; merged names become their survivors'."""
+        """Put an incident first in the index row of a token it now holds; merged names become their
+        survivors'.
+        """
         names = [incident.id]
         closed = 0
         marks = []
@@ -440,7 +464,7 @@ class _Engine:
             token = _alert_token(signal)
             marks = [mark for mark in self._row(token) if mark.startswith("?")]
             mark = f"?{signal.n}.{signal.i}@{signal.at}:{signal.status}"
-            self._write(token, [*incident_ids(self._row(token)), mark, *marks][: self.policy.max_index + 40])
+            self._write(token, [*incident_ids(self._row(token)), mark, *marks[: _MAX_EARLY - 1]])
             return True
         self._apply(self.change.own(holder), signal.dedup_key, signal.status, signal.at, signal.source)
         self._member(holder, signal.n, signal.i, f"the alert is {signal.status}")
@@ -451,22 +475,26 @@ class _Engine:
         best: tuple[int, str] | None = None
         holder = None
         for token in (*_own(signal, self.topology), _alert_token(signal)):
-            for name in self._row(token):
-                incident = None if name.startswith("?") else self.change.get(name)
-                if incident is None:
+            for name in incident_ids(self._row(token)):
+                incident = self.change.get(name)
+                alert = incident.keys.get(key) if incident else None
+                if (
+                    incident is None
+                    or alert is None
+                    or not alert[2] <= signal.at <= alert[0] + self.policy.cap
+                ):
                     continue
-                fired = incident.keys.get(key, (0, 0))[0]
-                near = signal.at - fired <= self.policy.cap
-                if fired and fired <= signal.at and near and (best is None or (fired, incident.id) > best):
-                    best, holder = (fired, incident.id), incident
+                if best is None or (alert[2], incident.id) > best:
+                    best, holder = (alert[2], incident.id), incident
         return holder
 
     def _apply(self, incident: Incident, dedup_key: str, status: str, at: int, source: str) -> None:
         incident.events += 1
         if status == "resolved":
-            pair = incident.keys[key_hash(dedup_key)]
-            pair[1] = max(pair[1], at)
-            self.change.settle(incident, at)
+            alert = incident.keys.get(key_hash(dedup_key))
+            if alert is not None:
+                alert[1] = max(alert[1], at)
+            self.change.settle(incident)
         elif incident.status == "open":
             incident.status, incident.acknowledged_by = "acknowledged", source
             self.change.log(incident, "acknowledged", at, f"acknowledged at {source}", source)
@@ -517,7 +545,7 @@ class _Engine:
         )
 
 
-# --- split by a person -----------------------------------------------------------------------------------------------
+# --- split by a person --------------------------------------------------------------------------------------
 
 
 def split_tokens(taken: Iterable[Signal], topology: Topology) -> set[str]:
@@ -540,9 +568,10 @@ def split(
 ) -> Effects:
     """A person moves the members `taken` to an incident of their own; `kept` are the others.
 
-    Coverage and roll-ups of both are computed again from their members, so that later signals find the right one. The
-    two are never joined automatically again. Refuses ERR_CONFLICT when the members are not those of the incident as
-    it now is, ERR_SCHEMA for an empty side, ERR_BATCH_TOO_LARGE for more than one transaction holds.
+    Coverage and roll-ups of both are computed again from their members, so that later signals find the right
+    one. The two are never joined automatically again. Refuses ERR_CONFLICT when the members are not those of
+    the incident as it now is, ERR_SCHEMA for an empty side, ERR_BATCH_TOO_LARGE for more than one transaction
+    holds.
     """
     if incident.merged_into is not None:
         raise Refusal("ERR_CONFLICT", "the incident was merged into another one")
@@ -566,7 +595,9 @@ def split(
     old.apart = sorted({*old.apart, fresh.id})
     old.moved += [[signal.n, signal.i] for signal in taken]
     change.log(fresh, "split", now, f"split from {old.id} by {by}", by, incident_id=old.id)
-    change.log(old, "split", now, f"{len(taken)} events split off into {fresh.id} by {by}", by, incident_id=fresh.id)
+    change.log(
+        old, "split", now, f"{len(taken)} events split off into {fresh.id} by {by}", by, incident_id=fresh.id
+    )
     change.transition(fresh, "split")
     for signal in taken:
         change.effects.assignments[signal.n, signal.i] = fresh.id
@@ -591,18 +622,12 @@ def _refill(change: Change, incident: Incident, members: Sequence[Signal], topol
     incident.entities, incident.sources, incident.services = {}, {}, {}
     incident.keys, incident.tokens, incident.links = {}, {}, {}
     incident.entity_overflow = incident.key_overflow = 0
-    standing = incident.status
     for signal in ordered:
         if signal.status == "firing":
-            incident.events = 0 if incident.title_rank[0] < 0 else incident.events
+            incident.events = 0  # what was announced before is not announced again
             absorb(change, incident, signal, _own(signal, topology))
         else:
-            incident.events += 1
-            pair = incident.keys.get(key_hash(signal.dedup_key))
-            if pair is not None and signal.status == "resolved":
-                pair[1] = max(pair[1], signal.at)
-    incident.status = standing
+            alert = incident.keys.get(key_hash(signal.dedup_key))
+            if alert is not None and signal.status == "resolved":
+                alert[1] = max(alert[1], signal.at)
     incident.events = len(members)
-
-
-_ = Member  # the key type of Effects.assignments, for readers of this module

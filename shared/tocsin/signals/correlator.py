@@ -7,7 +7,7 @@ a lost one costs time, not data (the supervisor wakes projects whose log is ahea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -15,14 +15,14 @@ from tocsin.kernel import clock
 from tocsin.kernel.errors import Refusal, Retry
 from tocsin.kernel.ids import derived_id
 from tocsin.signals import correlation
-from tocsin.signals.correlation import Effects, Incident, View
+from tocsin.signals.incidents import Effects, View
 from tocsin.signals.ports import Cursor, HeadMoved, IncidentStore, Ledger, Outbox, OutboxRow, TopologyReader
 
 #: Commits read at a time and events correlated in one transaction.
 COMMITS_PER_ROUND: Final = 10
 EVENTS_PER_ROUND: Final = 2_000
-#: Rows of effects per transaction; with cursor, assignments and outbox directories it stays below DynamoDB's 100.
-ITEMS_PER_ROUND: Final = 72
+#: Rows of effects per transaction; with the cursor and outbox directories it stays below DynamoDB's 100.
+ITEMS_PER_ROUND: Final = 80
 SAVE_ATTEMPTS: Final = 8
 
 #: Bus fact of each transition kind.
@@ -110,9 +110,15 @@ class CorrelateWorker:
         self._change(project, [incident_id], change)
 
     def operate(
-        self, project: str, incident_ids: Sequence[str], operation: Change, expected_version: int | None = None
-    ) -> Incident:
-        """Apply a person's operation to incidents; returns the first one as it then is. Refuses unknown ids with 404."""
+        self,
+        project: str,
+        incident_ids: Sequence[str],
+        operation: Change,
+        *,
+        expected_version: int | None = None,
+        tokens: Collection[str] = (),
+    ) -> Effects:
+        """Apply a person's operation to incidents; `expected_version` is of the first. Refuses unknown ids with 404."""
 
         def change(view: View) -> Effects:
             missing = [one for one in incident_ids if one not in view.incidents]
@@ -123,23 +129,21 @@ class CorrelateWorker:
                 raise Refusal("ERR_CONFLICT", f"the incident is at version {first.version}; read it again")
             return operation(view)
 
-        self._change(project, incident_ids, change)
-        incident = self._incidents.get(project, incident_ids[0])
-        if incident is None:
-            raise Refusal("ERR_NOT_FOUND", "no such incident")
-        return incident
+        return self._change(project, incident_ids, change, tokens)
 
-    def _change(self, project: str, incident_ids: Sequence[str], change: Change) -> None:
+    def _change(
+        self, project: str, incident_ids: Sequence[str], change: Change, tokens: Collection[str] = ()
+    ) -> Effects:
         for _ in range(SAVE_ATTEMPTS * 4):
             cursor = self._incidents.cursor(project)
-            effects = change(self._incidents.view(project, (), incident_ids))
-            if not (effects.incidents or effects.timers):
-                return
+            effects = change(self._incidents.view(project, tokens, incident_ids))
+            if not effects.incidents:
+                return effects
             try:
                 self._save(project, cursor, replace(cursor, version=cursor.version + 1), effects, self._now())
             except HeadMoved:
                 continue
-            return
+            return effects
         raise Retry(f"project {project} is contended")
 
     def _save(self, project: str, before: Cursor, after: Cursor, effects: Effects, now: int) -> None:

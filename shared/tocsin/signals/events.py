@@ -34,6 +34,7 @@ SKEW_MS: Final = 5 * clock.MINUTE
 OLDEST_MS: Final = 30 * clock.DAY
 FURTHEST_MS: Final = 24 * clock.HOUR
 _MAX_DETAILS: Final = 20
+_YEAR_10000_MS: Final = 253_402_300_800_000
 
 #: Characters that cannot be seen or that reorder text: controls, soft hyphen, bidi controls, zero width,
 #: separators.
@@ -62,7 +63,13 @@ class Entity(TypedDict):
 class Link(TypedDict):
     """A place to read more."""
 
-    href: Annotated[str, Field(description="Absolute http or https URL, at most 2048 characters.")]
+    href: Annotated[
+        str,
+        Field(
+            description="Absolute http or https URL without user name.",
+            json_schema_extra={"format": "uri", "maxLength": MAX_URL, "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://"},
+        ),
+    ]
     text: NotRequired[Annotated[str, Field(min_length=1, max_length=256, description="Words to show.")]]
 
 
@@ -362,12 +369,14 @@ def validate(value: Any) -> Event:
             raise Refusal("ERR_URL", "A link is not an absolute http or https URL.", details)
     if "occurred_at" in sent:
         try:
-            event["occurred_at"] = clock.rfc3339(clock.parse_rfc3339(sent["occurred_at"]))
+            at = clock.parse_rfc3339(sent["occurred_at"])
         except ValueError:
-            detail = Detail(
-                "occurred_at", "date-time", "send RFC 3339 with an offset, such as 2026-01-31T10:20:30.456Z"
-            )
+            fix = "send RFC 3339 with an offset, such as 2026-01-31T10:20:30.456Z"
+            detail = Detail("occurred_at", "date-time", fix)
             raise Refusal("ERR_SCHEMA", "The event breaks its schema.", [detail]) from None
+        if not 0 <= at < _YEAR_10000_MS:  # has no RFC 3339 form in UTC, and no chance of being in range
+            raise _out_of_range()
+        event["occurred_at"] = clock.rfc3339(at)
     if event["extras"]:
         if count_strings_over(event["extras"], MAX_STRING):
             detail = Detail("extras", "max-length", f"send strings of at most {MAX_STRING} characters")
@@ -378,13 +387,17 @@ def validate(value: Any) -> Event:
     return event
 
 
+def _out_of_range() -> Refusal:
+    detail = Detail("occurred_at", "range", "send a time at most 24 h ahead and 30 d back")
+    return Refusal("ERR_TIMESTAMP_RANGE", "occurred_at is out of range.", [detail])
+
+
 def check_time(event: Event, received_at: int) -> None:
     """Refuses ERR_TIMESTAMP_RANGE when occurred_at is > 24 h after or > 30 d before receipt (Unix ms)."""
     if "occurred_at" in event:
         at = clock.parse_rfc3339(event["occurred_at"])
         if at > received_at + FURTHEST_MS or at < received_at - OLDEST_MS:
-            detail = Detail("occurred_at", "range", "send a time at most 24 h ahead and 30 d back")
-            raise Refusal("ERR_TIMESTAMP_RANGE", "occurred_at is out of range.", [detail])
+            raise _out_of_range()
 
 
 def sent_bytes(event: Event) -> bytes:
@@ -439,5 +452,12 @@ def ruling_time(event: Event) -> int:
 def json_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of an event; fields that only Tocsin sets are readOnly, and refused when sent."""
     schema = _ADAPTER.json_schema()
+    for name in ("tags", "metrics"):  # said so that other keys than those of the pattern are not left open
+        field = schema["properties"][name]
+        ((pattern, value),) = field.pop("patternProperties").items()
+        field |= {
+            "propertyNames": {**field["propertyNames"], "pattern": pattern},
+            "additionalProperties": value,
+        }
     schema["properties"] |= {name: {**made, "readOnly": True} for name, made in SERVER_SET.items()}
     return schema

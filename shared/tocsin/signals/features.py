@@ -137,8 +137,8 @@ SEVERITY_X: Final[Mapping[int, int]] = {
 
 def table_markdown() -> str:
     """The registry as the Markdown table of docs/scoring.md."""
-    head = "| feature | meaning | x from 0 to 1 | when missing | cost | weight (logits) |\n|---|---|---|---|---|---|\n"
-    return head + "".join(
+    head = "| feature | meaning | x from 0 to 1 | when missing | cost | weight (logits) |\n"
+    return f"{head}|---|---|---|---|---|---|\n" + "".join(
         f"| `{f.name}` | {f.meaning} | {f.unit} | {f.when_missing} | {f.cost} | {f.weight / 1e6:g} |\n"
         for f in REGISTRY
     )

@@ -29,15 +29,58 @@ _PERSON = re.compile(r"(?<=\buser )[^\s=]+|(?<=\bfor )\w+(?= from )")
 #: What makes a token vary: a digit, a scheme, an address or a path.
 _VARIABLE = re.compile(r"\d|://|[@/\\]\w")
 _CALENDAR: Final = frozenset(
-    ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-    + ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+    (
+        "Mon",
+        "Tue",
+        "Wed",
+        "Thu",
+        "Fri",
+        "Sat",
+        "Sun",
+        "Jan",
+        "Feb",
+        "Mar",
+        "Apr",
+        "May",
+        "Jun",
+        "Jul",
+        "Aug",
+        "Sep",
+        "Oct",
+        "Nov",
+        "Dec",
+    )
 )
 _HEX_LETTERS: Final = "abcdefABCDEF"
 _PUNCTUATION: Final = "()[],.:;"
 #: Names of things that hold a digit and yet do not vary.
 _NAMES: Final = frozenset(
-    ("k8s", "s3", "ec2", "h2", "http2", "http3", "ipv4", "ipv6", "oauth2", "md5", "sha1", "sha256", "utf8")
-    + ("base64", "log4j", "x509", "4xx", "5xx", "p50", "p75", "p90", "p95", "p99", "p999")
+    (
+        "k8s",
+        "s3",
+        "ec2",
+        "h2",
+        "http2",
+        "http3",
+        "ipv4",
+        "ipv6",
+        "oauth2",
+        "md5",
+        "sha1",
+        "sha256",
+        "utf8",
+        "base64",
+        "log4j",
+        "x509",
+        "4xx",
+        "5xx",
+        "p50",
+        "p75",
+        "p90",
+        "p95",
+        "p99",
+        "p999",
+    )
 )
 _TYPE_VARIABLE = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|[0-9a-fA-F]*\d[0-9a-fA-F]{7,}|\d{4,}")
 _MIN_ENTITY: Final = 3

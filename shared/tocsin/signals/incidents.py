@@ -1,12 +1,12 @@
 """Incidents: what they hold, how they live, and what people may do to them. Pure functions over values.
 
     open ──acknowledge──▶ acknowledged ──┐
-      │                                  ├─ all alerts resolved · quiet · a person ─▶ resolved ─ fires again ─▶ open
-      └──────────────────────────────────┘
+      │                                  ├─ all alerts resolved · quiet · a person ─▶ resolved ─ fires again
+      ─▶ open └──────────────────────────────────┘
     any of them ── a late link, or a person ──▶ merged (final; the survivor carries on)
 
-Every change of standing is a Transition with a number that only grows (`seq`), so that whoever is told about it can be
-told exactly once. Sizes are bounded: an incident of any number of events stays one row.
+Every change of standing is a Transition with a number that only grows (`seq`), so that whoever is told about
+it can be told exactly once. Sizes are bounded: an incident of any number of events stays one row.
 """
 
 from __future__ import annotations
@@ -36,12 +36,14 @@ MAX_TEXT: Final = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The numbers of correlation. Times in ms, scores 0..1; the gaps were chosen on bench/correlation_bench.py seeds 1..5."""
+    """The numbers of correlation. Times in ms, scores 0..1; the gaps were chosen on
+    bench/correlation_bench.py seeds 1..5.
+    """
 
     gate: float = 0.40  #: below it a firing signal opens and extends nothing
     window: int = 15 * clock.MINUTE  #: same service, entity or alert
     near: int = 2 * clock.MINUTE  #: declared dependency, either direction
-    host: int = 30 * clock.SECOND  #: same host
+    host: int = 10 * clock.SECOND  #: same host
     similar: int = 3 * clock.MINUTE  #: same text in the same cluster
     quiet: int = 60 * clock.MINUTE  #: no firing for so long resolves
     cap: int = 24 * clock.HOUR  #: longest incident, first to last firing
@@ -57,7 +59,9 @@ class Policy:
     max_index: int = 8  #: closed incidents kept per token, newest first; open ones come on top
 
     def merge_gap(self, token: str) -> int:
-        """Members of one token closer than this form one interval: the shortest gap at which the token is looked up."""
+        """Members of one token closer than this form one interval: the shortest gap at which the token is
+        looked up.
+        """
         kind = token[:1]
         if kind in ("s", "u"):
             return self.near
@@ -71,7 +75,8 @@ DEFAULT_POLICY: Final = Policy()
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A scored event as correlation sees it: event `i` of commit `n`; `at` is its ruling time, `received_at` when it came.
+    """A scored event as correlation sees it: event `i` of commit `n`; `at` is its ruling time, `received_at`
+    when it came.
 
     Times in Unix ms, `score` 0..1, `severity_id` OCSF, `entity` as "type:id".
     """
@@ -98,7 +103,9 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A change of standing, number `seq` of its incident, made at `at` (ms), with what a reader must know to act on it."""
+    """A change of standing, number `seq` of its incident, made at `at` (ms), with what a reader must know to
+    act on it.
+    """
 
     incident_id: str
     seq: int
@@ -111,10 +118,11 @@ class Transition:
 class Incident:
     """Correlated signals with a life. Times in Unix ms. `first`/`last` are ruling times of firing signals.
 
-    `tokens` maps own tokens to covered intervals (start, end, start, end, …). `keys` maps the short hash of each dedup
-    key to [last fired, last resolved] (0: never). `services` maps a service to [first fired, events]. `absorbed` lists
-    incidents merged into this one: their members are this one's. `moved` lists members a person split off. `apart`
-    lists incidents that are never joined with this one automatically.
+    `tokens` maps own tokens to covered intervals (start, end, start, end, …). `keys` maps the short hash of
+    each dedup key to [last fired, last resolved (0: never), first fired]. `services` maps a service to [first
+    fired, events]. `absorbed` lists incidents merged into this one: their members are this one's. `moved`
+    lists members a person split off. `apart` lists incidents that are never joined with this one
+    automatically.
     """
 
     id: str
@@ -154,7 +162,9 @@ class Incident:
     timer_due: int | None = None
 
     def copy(self) -> Incident:
-        """An incident that can be changed without touching this one; interval tuples are shared, they never change."""
+        """An incident that can be changed without touching this one; interval tuples are shared, they never
+        change.
+        """
         return replace(
             self,
             entities=dict(self.entities),
@@ -179,17 +189,21 @@ class Incident:
         return len(self.entities)
 
     def to_row(self) -> dict[str, Any]:
-        """A JSON object from which from_row makes an equal incident; defaults are left out, intervals are relative."""
+        """A JSON object from which from_row makes an equal incident; defaults are left out, intervals are
+        relative.
+        """
         row: dict[str, Any] = {}
         for one in fields(self):
             value = getattr(self, one.name)
-            if value is None or value == 0 or value in ({}, [], "") and one.name != "id":
-                continue
-            row[one.name] = value
-        row["status"] = self.status
+            if value is not None and value not in (0, {}, [], ""):
+                row[one.name] = value
         row["title_rank"] = list(self.title_rank)
-        row["tokens"] = {token: [point - self.first for point in spans] for token, spans in self.tokens.items()}
-        row["keys"] = {key: [at - self.first if at else None for at in pair] for key, pair in self.keys.items()}
+        row["tokens"] = {
+            token: [point - self.first for point in spans] for token, spans in self.tokens.items()
+        }
+        row["keys"] = {
+            key: [at - self.first if at else None for at in alert] for key, alert in self.keys.items()
+        }
         row["first"] = self.first
         return row
 
@@ -200,10 +214,12 @@ class Incident:
         values = {name: value for name, value in row.items() if name in known}
         first = int(values["first"])
         values["tokens"] = {
-            token: tuple(int(point) + first for point in spans) for token, spans in values.get("tokens", {}).items()
+            token: tuple(int(point) + first for point in spans)
+            for token, spans in values.get("tokens", {}).items()
         }
         values["keys"] = {
-            key: [0 if at is None else int(at) + first for at in pair] for key, pair in values.get("keys", {}).items()
+            key: [0 if at is None else int(at) + first for at in alert]
+            for key, alert in values.get("keys", {}).items()
         }
         score, at, event = values.get("title_rank", (-1.0, 0, ""))
         values["title_rank"] = (float(score), int(at), str(event))
@@ -214,9 +230,11 @@ class Incident:
 
 @dataclass(slots=True)
 class View:
-    """What a change may need to see: index rows (token -> incident ids, newest first) and every incident they name.
+    """What a change may need to see: index rows (token -> incident ids, newest first) and every incident they
+    name.
 
-    An index row may also hold marks of early resolutions, which begin with `?`: incident_ids() leaves them out.
+    An index row may also hold marks of early resolutions, which begin with `?`: incident_ids() leaves them
+    out.
     """
 
     incidents: dict[str, Incident] = field(default_factory=dict)
@@ -227,9 +245,9 @@ class View:
 class Effects:
     """What a change makes true, to be written in one transaction.
 
-    `incidents` and `index` are new values of changed rows; `members` and `assignments` say which events joined which
-    incident (and `reasons` why); `timers` are quiet checks (incident, due ms); `overflow` holds timeline entries that
-    no longer fit their row. `consumed` counts the signals dealt with.
+    `incidents` and `index` are new values of changed rows; `members` and `assignments` say which events
+    joined which incident (and `reasons` why); `timers` are quiet checks (incident, due ms); `overflow` holds
+    timeline entries that no longer fit their row. `consumed` counts the signals dealt with.
     """
 
     consumed: int = 0
@@ -265,10 +283,12 @@ def incident_ids(index_row: Iterable[str]) -> list[str]:
 
 def key_hash(dedup_key: str) -> str:
     """8 characters (48 bits) that stand for a dedup key inside one incident."""
-    return base64.urlsafe_b64encode(hashlib.blake2b(dedup_key.encode(), digest_size=6).digest()).decode("ascii")
+    return base64.urlsafe_b64encode(hashlib.blake2b(dedup_key.encode(), digest_size=6).digest()).decode(
+        "ascii"
+    )
 
 
-# --- intervals -----------------------------------------------------------------------------------------------------
+# --- intervals ----------------------------------------------------------------------------------------------
 
 
 def distance(spans: Spans, at: int) -> int | None:
@@ -310,7 +330,7 @@ def unite(one: Spans, other: Spans, gap: int) -> Spans:
     return tuple(out)
 
 
-# --- changing an incident -------------------------------------------------------------------------------------------
+# --- changing an incident -----------------------------------------------------------------------------------
 
 
 class Change:
@@ -359,7 +379,9 @@ class Change:
 
     def log(self, incident: Incident, kind: str, at: int, text: str, by: str = "tocsin", **more: Any) -> None:
         """Add a timeline entry. `pos` numbers the entries of an incident from 0."""
-        incident.timeline.append({"pos": incident.entries, "at": at, "kind": kind, "by": by, "text": text, **more})
+        incident.timeline.append(
+            {"pos": incident.entries, "at": at, "kind": kind, "by": by, "text": text, **more}
+        )
         incident.entries += 1
         extra = len(incident.timeline) - self.policy.max_timeline
         if extra > 0:
@@ -367,12 +389,20 @@ class Change:
             del incident.timeline[:extra]
 
     def transition(self, incident: Incident, kind: str) -> None:
-        """Number and announce a change of standing. A rise of tier while one is being announced anyway is part of it."""
-        told = any(one.id == incident.id and what in ("opened", "escalated") for one, _, what, _ in self._pending)
+        """Number and announce a change of standing. A rise of tier while one is being announced anyway is
+        part of it.
+        """
+        told = any(
+            one.id == incident.id and what in ("opened", "escalated") for one, _, what, _ in self._pending
+        )
         if kind == "escalated" and told:
             return
         incident.seq += 1
         self._pending.append((incident, incident.seq, kind, incident.status))
+
+    def announced(self) -> int:
+        """Transitions so far."""
+        return len(self._pending)
 
     def grown(self, incident: Incident) -> None:
         """The incident's services changed: find its root again at the end."""
@@ -381,7 +411,10 @@ class Change:
     def raise_to(self, incident: Incident, score: float, tier: str, severity_id: int, at: int) -> None:
         """Roll up score, tier and severity; a rise of tier after opening is a transition."""
         incident.score = max(incident.score, score)
-        if incident.severity_id in (0, UNKNOWN_SEVERITY) or UNKNOWN_SEVERITY > severity_id > incident.severity_id:
+        if (
+            incident.severity_id in (0, UNKNOWN_SEVERITY)
+            or UNKNOWN_SEVERITY > severity_id > incident.severity_id
+        ):
             incident.severity_id = severity_id or incident.severity_id
         if TIERS.index(tier) > TIERS.index(incident.tier):
             before, incident.tier = incident.tier, tier
@@ -403,19 +436,23 @@ class Change:
         self.transition(incident, "reopened")
         self.watch(incident)
 
-    def settle(self, incident: Incident, at: int) -> None:
-        """Resolve the incident if every alert that fired in it is resolved (and all of them could be remembered)."""
+    def settle(self, incident: Incident) -> None:
+        """Resolve the incident if every alert that fired in it is resolved (and all of them could be
+        remembered).
+        """
         if incident.status in ("open", "acknowledged") and all_resolved(incident):
-            self.resolve(incident, max(pair[1] for pair in incident.keys.values()), "all alerts resolved")
+            self.resolve(incident, max(alert[1] for alert in incident.keys.values()), "all alerts resolved")
 
     def join(self, survivor: Incident, loser: Incident, at: int, text: str, by: str = "tocsin") -> None:
-        """Merge `loser` into `survivor`: members, tokens, counters and names move; the loser only points on."""
+        """Merge `loser` into `survivor`: members, tokens, counters and names move; the loser only points
+        on.
+        """
         policy = self.policy
         for token, spans in loser.tokens.items():
             survivor.tokens[token] = unite(survivor.tokens.get(token, ()), spans, policy.merge_gap(token))
-        for key, (fired, resolved) in loser.keys.items():
-            pair = survivor.keys.setdefault(key, [0, 0])
-            pair[0], pair[1] = max(pair[0], fired), max(pair[1], resolved)
+        for key, (fired, resolved, begun) in loser.keys.items():
+            alert = survivor.keys.setdefault(key, [fired, resolved, begun])
+            alert[:] = max(alert[0], fired), max(alert[1], resolved), min(alert[2], begun)
         for name, (begun, count) in loser.services.items():
             service = survivor.services.setdefault(name, [begun, 0])
             service[0], service[1] = min(service[0], begun), service[1] + count
@@ -435,8 +472,8 @@ class Change:
             survivor.title, survivor.title_rank = loser.title, loser.title_rank
         if loser.status != "resolved" and survivor.status == "resolved":
             self.reopen(survivor, at, f"reopened: {loser.id}, which is {loser.status}, belongs to it", by)
-        if "open" in (loser.status, survivor.status) and survivor.status == "acknowledged" and by == "tocsin":
-            survivor.status, survivor.acknowledged_by = "open", None
+        if loser.status == "acknowledged" and survivor.status == "open":
+            survivor.status, survivor.acknowledged_by = "acknowledged", loser.acknowledged_by
         self.raise_to(survivor, loser.score, loser.tier, loser.severity_id, at)
         survivor.events += loser.events
         self.log(survivor, "merged", at, text, by, incident_id=loser.id, events=loser.events)
@@ -467,7 +504,7 @@ def all_resolved(incident: Incident) -> bool:
     return (
         bool(incident.keys)
         and not incident.key_overflow
-        and all(resolved >= fired for fired, resolved in incident.keys.values())
+        and all(resolved >= fired for fired, resolved, _ in incident.keys.values())
     )
 
 
@@ -509,11 +546,11 @@ def absorb(change: Change, incident: Incident, signal: Signal, own: Sequence[str
             incident.services[signal.service] = [signal.at, 1]
             change.grown(incident)
     key = key_hash(signal.dedup_key)
-    pair = incident.keys.get(key)
-    if pair is not None:
-        pair[0] = max(pair[0], signal.at)
+    alert = incident.keys.get(key)
+    if alert is not None:
+        alert[0], alert[2] = max(alert[0], signal.at), min(alert[2], signal.at)
     elif len(incident.keys) < policy.max_keys:
-        incident.keys[key] = [signal.at, 0]
+        incident.keys[key] = [signal.at, 0, signal.at]
     else:
         incident.key_overflow += 1
     fresh = []
@@ -535,7 +572,9 @@ def _tally(counter: dict[str, int], name: str, limit: int) -> bool:
 
 
 def _bound(incident: Incident, policy: Policy) -> None:
-    """Forget coverage that no event within the allowed lateness can reach, then the oldest beyond the size bounds."""
+    """Forget coverage that no event within the allowed lateness can reach, then the oldest beyond the size
+    bounds.
+    """
     edge = incident.last - policy.horizon
     for token in [token for token, spans in incident.tokens.items() if spans[0] < edge]:
         spans = incident.tokens[token]
@@ -560,9 +599,8 @@ def _bound(incident: Incident, policy: Policy) -> None:
     if extra > 0:
         incident.key_overflow += extra
         incident.keys = dict(list(incident.keys.items())[: policy.max_keys])
-    for counter in (incident.services, incident.sources):
-        for name in list(counter)[policy.max_services :]:
-            del counter[name]  # type: ignore[attr-defined]
+    incident.services = dict(list(incident.services.items())[: policy.max_services])
+    incident.sources = dict(list(incident.sources.items())[: policy.max_services])
 
 
 def _first_after(spans: Spans, edge: int) -> int:
@@ -570,11 +608,13 @@ def _first_after(spans: Spans, edge: int) -> int:
     return bisect_left(spans, edge) & ~1
 
 
-# --- telling about an incident ---------------------------------------------------------------------------------------
+# --- telling about an incident ------------------------------------------------------------------------------
 
 
 def root_hint(incident: Incident, topology: Topology) -> dict[str, Any] | None:
-    """The likeliest origin: the service most of the others lean on, and among equals the one that fired first."""
+    """The likeliest origin: the service most of the others lean on, and among equals the one that fired
+    first.
+    """
     if not incident.services:
         return None
     reach = topology.reach(incident.services)
@@ -587,7 +627,7 @@ def root_hint(incident: Incident, topology: Topology) -> dict[str, Any] | None:
     if begun == min(value[0] for value in incident.services.values()):
         why.append(f"{root} fired first")
     else:
-        why.append(f"{root} fired {spoken((begun - incident.first))} after the first alert")
+        why.append(f"{root} fired {spoken(begun - incident.first)} after the first alert")
     return {"service": root, "why": why}
 
 
@@ -626,11 +666,13 @@ def summary(incident: Incident) -> dict[str, Any]:
     return shown
 
 
-# --- what time and people do -----------------------------------------------------------------------------------------
+# --- what time and people do --------------------------------------------------------------------------------
 
 
 def quiet(incident: Incident, *, now: int, policy: Policy = DEFAULT_POLICY) -> Effects:
-    """The quiet timer fell due: resolve an incident in which nothing fired for Policy.quiet, or set the timer again."""
+    """The quiet timer fell due: resolve an incident in which nothing fired for Policy.quiet, or set the timer
+    again.
+    """
     if incident.status not in ("open", "acknowledged"):
         return Effects()
     change = Change(View(), policy, now)
@@ -693,7 +735,9 @@ def reopen(
 def note(incident: Incident, *, by: str, now: int, text: str, policy: Policy = DEFAULT_POLICY) -> Effects:
     """Put a remark on the timeline (1 to 2,000 characters)."""
     if not 0 < len(text) <= MAX_TEXT:
-        raise Refusal("ERR_SCHEMA", "the note is not valid", [Detail("note", "length", f"1 to {MAX_TEXT} characters")])
+        raise Refusal(
+            "ERR_SCHEMA", "the note is not valid", [Detail("note", "length", f"1 to {MAX_TEXT} characters")]
+        )
     change, held = _begin(incident, now, policy)
     change.log(held, "note", now, text, by)
     return change.finish(Topology.empty())
@@ -722,10 +766,14 @@ def merge(
     topology: Topology | None = None,
     policy: Policy = DEFAULT_POLICY,
 ) -> Effects:
-    """A person makes one incident of several; the earliest survives. It overrules an earlier split between them."""
+    """A person makes one incident of several; the earliest survives. It overrules an earlier split between
+    them.
+    """
     distinct = list({one.id: one for one in incidents}.values())
     if len(distinct) < 2:
-        raise Refusal("ERR_SCHEMA", "nothing to merge", [Detail("incidents", "min_items", "name two or more")])
+        raise Refusal(
+            "ERR_SCHEMA", "nothing to merge", [Detail("incidents", "min_items", "name two or more")]
+        )
     change = Change(View(), policy, now)
     held = []
     for one in distinct:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:  # the score function never loads correlation
-    from tocsin.signals.correlation import Effects, Incident, View
+    from tocsin.signals.incidents import Effects, Incident, View
     from tocsin.signals.topology import Topology
 
 Event = dict[str, Any]
@@ -135,8 +135,8 @@ class IncidentStore(Protocol):
 
     def cursor(self, project: str) -> Cursor: ...
 
-    def view(self, project: str, tokens: Collection[str], incident_ids: Collection[str] = ()) -> View:
-        """Index rows for `tokens` and every incident they or `incident_ids` name, following merged_into."""
+    def view(self, project: str, tokens: Collection[str], also: Collection[str] = ()) -> View:
+        """Index rows for `tokens` and every incident that they or `also` name, following merged_into."""
         ...
 
     def save(

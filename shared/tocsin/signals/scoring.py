@@ -56,6 +56,8 @@ MAX_METRICS: Final = 8
 BANK_READY: Final = 100
 #: Bank alarm that counts half. On NAB the best single threshold lies at .03 to .04.
 BANK_HALF: Final = 0.06
+#: Last millisecond of the year 9999.
+LAST_MS: Final = 253_402_300_799_999
 NOVEL_FOR_MS: Final = clock.HOUR
 SILENCE_MS: Final = 7 * clock.DAY
 
@@ -119,7 +121,7 @@ def prepare(event: Event, topology: Topology) -> Prepared:
     metrics = event.get("metrics")
     return Prepared(
         event=event,
-        at=max(at, 0),
+        at=min(max(at, 0), LAST_MS),
         status=STATUS.get(event.get("status", "firing"), FIRING),
         fingerprint=print_,
         fingerprint_key=state_key("fingerprint", print_),
@@ -134,12 +136,22 @@ def prepare(event: Event, topology: Topology) -> Prepared:
         service=service,
         criticality_x=_in_scale(2 * topology.criticality(service) - 1) if service is not None else 0,
         metrics=tuple(
-            (name, state_key("metric", source, kind, entity_type, entity_id, name), float(metrics[name]))
+            (name, state_key("metric", source, kind, entity_type, entity_id, name), value)
             for name in sorted(metrics)[:MAX_METRICS]
+            if (value := _finite(metrics[name])) is not None
         )
         if metrics
         else (),
     )
+
+
+def _finite(value: float) -> float | None:
+    """A metric's value as a double, or None when it is not finite or too large for one."""
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _entity_bit(entity_type: str, entity_id: str) -> int:
@@ -280,7 +292,7 @@ def _weigh(p: Prepared, states: _States, calibrators: Calibrators) -> list[tuple
 
 def _scored(p: Prepared, evidence: Sequence[tuple[str, int, str]], calibrator: Calibrator) -> Event:
     """The event with score and compact explanation filled in; the event that was sent is left as it is."""
-    terms = [[name, x / SCALE, BY_NAME[name].contribution(x)] for name, x, _ in evidence]
+    terms: list[list[Any]] = [[name, x / SCALE, BY_NAME[name].contribution(x)] for name, x, _ in evidence]
     logit = BIAS + sum(micro for _, _, micro in terms)
     value = calibrator.score(logit)
     compact: dict[str, Any] = {
@@ -327,8 +339,8 @@ def explain(event: Mapping[str, Any]) -> dict[str, Any]:
     """A scored event's judgement in words and numbers.
 
     `contributions` are sorted by size and sum, with `bias`, to `logit` exactly (micro-logits).
-    `to_next_tier` and `to_lower_tier` tell the smallest change of evidence that would move the tier, or are
-    None at either end. Raises KeyError for an event that was not scored.
+    `to_next_tier` and `to_lower_tier` tell the smallest change of evidence that would move the tier; they are
+    None at either end and for events of another scorer version. Raises KeyError for an event without a score.
     """
     compact = event["explain"]
     details = compact.get("detail", {})
@@ -348,11 +360,12 @@ def explain(event: Mapping[str, Any]) -> dict[str, Any]:
     ]
     rank = calibration.TIERS.index(tier(value))
     up = down = None
-    if rank + 1 < len(calibration.TIERS):
+    current = event.get("scored_by") == SCORER_VERSION  # weights of another version would give wrong advice
+    if current and rank + 1 < len(calibration.TIERS):
         up = _way_up(
             terms, calibrator.invert(calibration.TIER_LOGITS[rank]) - logit, calibration.TIERS[rank + 1]
         )
-    if rank > 0:
+    if current and rank > 0:
         excess = logit - calibrator.invert(calibration.TIER_LOGITS[rank - 1]) + 1
         down = _way_down(terms, excess, calibration.TIERS[rank - 1])
     return {
@@ -408,7 +421,7 @@ def _way_up(terms: Sequence[Sequence[Any]], missing: int, to: str) -> dict[str, 
         }
     _, name, x, target = min(ways)
     by = [{"feature": name, "from": x / SCALE, "to": target / SCALE}]
-    text = f"{name} at {target / SCALE:.2f} instead of {x / SCALE:.2f} would make it {to}"
+    text = f"{name} at {target / SCALE:g} instead of {x / SCALE:g} would make it at least {to}"
     return {"tier": to, "micro_logits": missing, "by": by, "text": text}
 
 
@@ -427,5 +440,5 @@ def _way_down(terms: Sequence[Sequence[Any]], excess: int, to: str) -> dict[str,
             target = max((step for step in features.SEVERITY_X.values() if step <= target), default=0)
         by.append({"feature": name, "from": x, "to": target / SCALE})
         left -= micro - BY_NAME[name].contribution(target)
-    parts = " and ".join(f"{way['feature']} at {way['to']:.2f} instead of {way['from']:.2f}" for way in by)
-    return {"tier": to, "micro_logits": -excess, "by": by, "text": f"{parts} would make it {to}"}
+    parts = " and ".join(f"{way['feature']} at {way['to']:g} instead of {way['from']:g}" for way in by)
+    return {"tier": to, "micro_logits": -excess, "by": by, "text": f"{parts} would make it at most {to}"}

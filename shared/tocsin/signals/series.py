@@ -132,7 +132,7 @@ class FingerprintState:
         )
 
     def add(self, at: int, entity_bit: int | None) -> tuple[float, float, int]:
-        """Count one event. Returns (events seen, events expected) over about 7 minutes, and distinct entities now.
+        """Count one event. Returns events seen and expected over about 7 minutes, and distinct entities now.
 
         The fast counter sums events with a half-life of 5 minutes, which is as much as a window of 7.2
         minutes holds at a steady rate. What was expected of it follows from the slow counter before this
@@ -213,9 +213,9 @@ _HUGE: Final = 1e150
 
 @dataclass(slots=True)
 class MetricState:
-    """Level, spread and record of one metric of one series: what an anomaly is measured by until a bank knows more.
+    """Level, spread and record of one metric of one series: the measure of anomaly until a bank knows more.
 
-    70 bytes packed. `size` is the mean magnitude; a spread under 5 % of it is not believed from so few
+    62 bytes packed. `size` is the mean magnitude; a spread under 5 % of it is not believed from so few
     points.
     """
 

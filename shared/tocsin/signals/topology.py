@@ -1,7 +1,7 @@
 """Declared topology: which service depends on which, where it runs, and how much it matters.
 
-A project declares it with `PUT /v1/topology`. Correlation asks it one question per event, the neighbours of a service,
-so the answers are computed when the document is read and looked up afterwards.
+A project declares it with `PUT /v1/topology`. Correlation asks it one question per event, the neighbours of a
+service, so the answers are computed when the document is read and looked up afterwards.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ DEFAULT_CRITICALITY: Final = 0.5
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,99}", re.ASCII)
 _NAME_RULE: Final = "name"
 _NAME_FIX: Final = "1 to 100 of A-Z a-z 0-9 . _ : / @ -, starting with a letter or digit"
-#: `-3` (ordinal) or `-7d9f8b6c5-x2x9z` / `-x2x9z` (Kubernetes ReplicaSet hash and pod suffix, vowel-free by design).
-_INSTANCE = re.compile(r"(.+?)(?:-\d{1,5}|(?:-[bcdfghjklmnpqrstvwxz2-9]{8,10})?-[bcdfghjklmnpqrstvwxz2-9]{5})", re.ASCII)
+#: `-3` (ordinal) or `-7d9f8b6c5-x2x9z` / `-x2x9z` (Kubernetes ReplicaSet hash and pod suffix, vowel-free by
+#: design).
+_INSTANCE = re.compile(
+    r"(.+?)(?:-\d{1,5}|(?:-[bcdfghjklmnpqrstvwxz2-9]{8,10})?-[bcdfghjklmnpqrstvwxz2-9]{5})", re.ASCII
+)
 #: Entity types whose ids carry an instance suffix by convention, so that it is removed without a declaration.
 _INSTANCES: Final = frozenset({"pod", "container", "task"})
 _SERVICES: Final = frozenset({"service", "application", "app", "workload", "deployment"})
@@ -44,7 +47,9 @@ class Service:
 
 
 class Topology:
-    """An immutable, validated set of services. Relations are symmetric: a is near b exactly if b is near a."""
+    """An immutable, validated set of services. Relations are symmetric: a is near b exactly if b is near
+    a.
+    """
 
     __slots__ = ("_dependents", "_hubs", "_services")
 
@@ -64,10 +69,11 @@ class Topology:
 
     @classmethod
     def from_document(cls, document: Any) -> Topology:
-        """Read `{"services": {name: {"deps", "nodes", "criticality", "team", "labels"}}}`, every field optional.
+        """Read `{"services": {name: {"deps", "nodes", "criticality", "team", "labels"}}}`, every field
+        optional.
 
-        `deps` names what the service calls or needs (declared or not), `nodes` the hosts it shares with others.
-        Raises Refusal ERR_SCHEMA with one detail (field, rule, fix) per fault, at most 50.
+        `deps` names what the service calls or needs (declared or not), `nodes` the hosts it shares with
+        others. Raises Refusal ERR_SCHEMA with one detail (field, rule, fix) per fault, at most 50.
         """
         faults: list[Detail] = []
         services = _read_services(document, faults)
@@ -99,7 +105,9 @@ class Topology:
         return tuple(sorted({*self.deps(service), *self.dependents(service)} - {service}))
 
     def is_hub(self, service: str) -> bool:
-        """Whether so many services depend on this one that they are not listed one by one (see HUB_DEPENDENTS)."""
+        """Whether so many services depend on this one that they are not listed one by one (see
+        HUB_DEPENDENTS).
+        """
         return service in self._hubs
 
     def nodes(self, service: str) -> tuple[str, ...]:
@@ -113,9 +121,11 @@ class Topology:
         return known.criticality if known else DEFAULT_CRITICALITY
 
     def reach(self, among: Iterable[str]) -> dict[str, int]:
-        """For each service of `among`, how many others of them lean on it, directly or through others of them.
+        """For each service of `among`, how many others of them lean on it, directly or through others of
+        them.
 
-        The most upstream service of a cascade has the highest count. O(services x their dependencies) per service.
+        The most upstream service of a cascade has the highest count. O(services x their dependencies) per
+        service.
         """
         inside = set(among)
         counts: dict[str, int] = {}
@@ -123,17 +133,20 @@ class Topology:
             seen = {root}
             queue = [root]
             while queue:
-                following = [name for name in self.dependents(queue.pop()) if name in inside and name not in seen]
+                following = [
+                    name for name in self.dependents(queue.pop()) if name in inside and name not in seen
+                ]
                 seen.update(following)
                 queue += following
             counts[root] = len(seen) - 1
         return counts
 
     def service_of(self, event: Mapping[str, Any]) -> str | None:
-        """The service an event speaks of: tags.service, else its entity where that names a service, else tags.app.
+        """The service an event speaks of: tags.service, else its entity where that names a service, else
+        tags.app.
 
-        An instance suffix (`cart-api-2`, `cart-api-7d9f8b6c5-x2x9z`) is removed where the rest is a declared service or
-        the entity is a pod, container or task. None where nothing names a service.
+        An instance suffix (`cart-api-2`, `cart-api-7d9f8b6c5-x2x9z`) is removed where the rest is a declared
+        service or the entity is a pod, container or task. None where nothing names a service.
         """
         tags: Mapping[str, str] = event.get("tags") or {}
         entity: Mapping[str, str] = event.get("entity") or {}
@@ -227,8 +240,13 @@ def _names(path: str, value: Any, limit: int, faults: list[Detail]) -> tuple[str
 def _labels(path: str, value: Any, faults: list[Detail]) -> dict[str, str]:
     fits = isinstance(value, Mapping) and len(value) <= MAX_LABELS
     if not fits or not all(
-        isinstance(k, str) and isinstance(v, str) and 0 < len(k) <= 100 and len(v) <= 200 for k, v in value.items()
+        isinstance(k, str) and isinstance(v, str) and 0 < len(k) <= 100 and len(v) <= 200
+        for k, v in value.items()
     ):
-        faults.append(Detail(path, "labels", f"at most {MAX_LABELS} text labels, names to 100 and values to 200 characters"))
+        faults.append(
+            Detail(
+                path, "labels", f"at most {MAX_LABELS} text labels, names to 100 and values to 200 characters"
+            )
+        )
         return {}
     return dict(value)

@@ -1,0 +1,70 @@
+# The whole product from one prompt. `make` alone lists the commands.
+# PYTHON=<path> picks the interpreter, TOCSIN_PORT and TOCSIN_HOME place a second stack, TARGET=localstack another platform.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help environments lock up down status demo test test-fast test-stack check bench clean
+
+supported = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	"$$p" -c '$(supported)' >/dev/null 2>&1 && { echo "$$p"; exit; }; done; echo python3)
+
+VENV := .local/venv/bin/python
+export TARGET TOCSIN_HOME TOCSIN_PORT
+export PYTHONPATH := shared:.
+export POWERTOOLS_TRACE_DISABLED := true
+
+help:
+	@echo "tocsin: events in, explained incidents out"
+	@echo
+	@echo "  make demo    start everything, send real sample events, show the incidents they became"
+	@echo "  make up      start and deploy the embedded cloud; leaves .local/tocsin.json"
+	@echo "  make down    stop it politely (its state is kept)"
+	@echo "  make test    every test, the ones that need a deployed stack included"
+	@echo "  make check   lint, types, import rules, template, generated files"
+	@echo "  make bench   measure"
+	@echo "  make clean   stop, and forget all state (environments stay)"
+
+environments:
+	@"$(PYTHON)" tools/local/environments.py
+
+# Resolve requirements/*.in anew. The locks hold hashes and no addresses.
+lock: environments
+	@for name in uv runtime dev emulator; do .local/uv/bin/uv pip compile --quiet --universal --generate-hashes --upgrade \
+		--python-version 3.11 --no-emit-index-url --no-annotate --no-header \
+		requirements/$$name.in --output-file requirements/$$name.txt || exit 1; done
+
+up: environments
+	@$(VENV) -m tools.local up
+
+down:
+	@if [ -x $(VENV) ]; then $(VENV) -m tools.local down; fi
+
+status: environments
+	@$(VENV) -m tools.local status
+
+demo: up
+	@$(VENV) -m tools.demo
+
+test: test-fast test-stack
+
+test-fast: environments
+	@$(VENV) -m pytest tests/rooms tests/functions tests/contracts \
+		--cov=shared/tocsin --cov-report=term:skip-covered --cov-fail-under=85
+
+test-stack: environments
+	@$(VENV) -m tools.local stack-tests
+
+check: environments
+	@$(VENV) -m ruff check --quiet . && echo "  lint          ok"
+	@$(VENV) -m ruff format --quiet --check . && echo "  format        ok"
+	@$(VENV) -m mypy --no-error-summary && echo "  types         ok"
+	@.local/venv/bin/lint-imports --no-cache >.local/imports.log 2>&1 || { cat .local/imports.log; exit 1; }; echo "  import rules  ok"
+	@.local/venv/bin/cfn-lint template.yaml && echo "  template      ok"
+	@if [ -f tools/generate.py ]; then $(VENV) -m tools.generate --check && echo "  generated     ok"; fi
+
+bench: up
+	@$(VENV) -m bench
+
+clean: down
+	@rm -rf .local/emulator .local/emulator.* .local/tocsin.json .local/test .local/build .local/node-stamp

@@ -1,0 +1,287 @@
+"""Shapes of answers, for the OpenAPI document and the contract tests; not imported at run time.
+
+Every JSON answer is {"data", "meta"}; the classes here describe data, and `Paged` says that meta continues a listing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tocsin.api.models import Tier
+
+Time = str
+
+
+class Shape(BaseModel):
+    """What all answers have in common: nothing beyond what is listed, every field present unless it has a default."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    PAGED: ClassVar[bool] = False
+
+
+class Open(Shape):
+    """A shape that may grow."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class Up(Shape):
+    """Up or down, and nothing else."""
+
+    status: Literal["up", "down"]
+
+
+class PublicMetrics(Shape):
+    """What anybody may know. `version` is that of this answer's shape."""
+
+    status: Literal["up"]
+    version: int
+
+
+class AcceptedItem(Open):
+    """What became of one item of a request."""
+
+    status: Literal["accepted", "duplicate", "refused"]
+
+
+class Accepted(Open):
+    """What became of a request's items."""
+
+    items: list[AcceptedItem]
+
+
+class EventPage(Shape):
+    """Events, newest first; an Event is described by docs/EVENT_SCHEMA.json."""
+
+    PAGED = True
+    items: list[dict[str, Any]] = Field(json_schema_extra={"items": {"$ref": "#/components/schemas/Event"}})
+
+
+class Contribution(Open):
+    """One part of a score. Contributions and bias add up to the logit exactly."""
+
+    feature: str
+    value: float = Field(description="The evidence, 0 to 1.")
+    micro_logits: int
+    meaning: str
+    text: str
+
+
+class ExplainAnswer(Open):
+    """Why an event has its score."""
+
+    event_id: str
+    incident_id: str | None
+    score: float = Field(ge=0, le=1)
+    risk_score: int = Field(ge=0, le=100)
+    tier: Tier
+    bias: int
+    contributions: list[Contribution]
+    logit: int = Field(description="Micro-logits: bias + sum of contributions.")
+    to_next_tier: dict[str, Any] | None
+    to_lower_tier: dict[str, Any] | None
+    text: str
+
+
+class Reason(Shape):
+    """Why members belong together: in words, how strongly (0 to 1), how many links of this kind."""
+
+    text: str
+    weight: float
+    count: int
+
+
+class IncidentService(Shape):
+    """A service with members in the incident."""
+
+    service: str
+    first_event_at: Time
+    events: int
+
+
+class Incident(Shape):
+    """Correlated events."""
+
+    id: str
+    version: int
+    status: Literal["open", "acknowledged", "resolved", "merged"]
+    title: str
+    score: float
+    tier: Tier
+    severity_id: int
+    opened_at: Time
+    updated_at: Time
+    first_event_at: Time
+    last_event_at: Time
+    event_count: int
+    entity_count: int
+    entities: list[str] = Field(description="At most 100, those with most events first.")
+    sources: list[str]
+    services: list[IncidentService] = Field(description="In the order in which they fired first.")
+    root: dict[str, Any] | None = Field(description="The likeliest origin and why it is thought so.")
+    reasons: list[Reason]
+    acknowledged_by: str | None
+    resolved_at: Time | None
+    resolution: str | None = Field(description="Why it is resolved.")
+    verdict: dict[str, Any] | None
+    merged_into: str | None
+    merged_from: list[str]
+
+
+class IncidentPage(Shape):
+    """Incidents, most recently opened first."""
+
+    PAGED = True
+    items: list[Incident]
+
+
+class TimelineEntry(Open):
+    """Something that happened. `pos` numbers the entries of an incident from 0; `by` is tocsin or the id of a key."""
+
+    pos: int
+    at: Time
+    kind: str
+    by: str
+    text: str
+
+
+class IncidentDetail(Incident):
+    """An incident with a page of its members."""
+
+    PAGED = True
+    members: list[dict[str, Any]] = Field(json_schema_extra={"items": {"$ref": "#/components/schemas/Event"}})
+    timeline: list[TimelineEntry]
+
+
+class IncidentAnswer(Incident):
+    """An incident after a change."""
+
+
+class SplitAnswer(Shape):
+    """Both sides of a split."""
+
+    incident: Incident
+    split: Incident
+
+
+class TopologyAnswer(Shape):
+    """The declaration; `version` counts its writes."""
+
+    version: int
+    services: dict[str, dict[str, Any]]
+
+
+class BudgetShown(Shape):
+    per_hour: int
+    burst: int
+
+
+class ChannelAnswer(Shape):
+    """A channel. `failing_since` is the first failure after the last success."""
+
+    id: str
+    project: str
+    kind: Literal["webhook", "email"]
+    name: str
+    url: str | None = None
+    to: list[str] | None = None
+    enabled: bool
+    secret_version: int
+    budget: BudgetShown
+    digest: Literal["hourly", "daily", "off"]
+    disabled_reason: str | None
+    failing_since: Time | None
+    created_at: Time
+    version: int
+
+
+class ChannelSecretAnswer(ChannelAnswer):
+    """A channel with its signing secret (webhooks only), which is shown this once."""
+
+    secret: str | None = None
+
+
+class ChannelPage(Shape):
+    """All channels."""
+
+    items: list[ChannelAnswer]
+
+
+class Deleted(Shape):
+    """What is gone."""
+
+    id: str
+    deleted: Literal[True]
+
+
+class DeliveryAttempt(Shape):
+    """One try. `status` is the HTTP or SMTP status, 0 when there was no answer."""
+
+    at: Time
+    status: int
+    error: str | None
+    ms: int
+
+
+class DeliveryAnswer(Open):
+    """What became of one notification on one channel."""
+
+    id: str
+    incident_id: str
+    seq: int
+    kind: str
+    tier: str
+    channel_id: str
+    decision: Literal["pending", "delivered", "retrying", "withheld", "failed"]
+    reason: str | None
+    attempts: list[DeliveryAttempt]
+    next_at: Time | None
+    webhook_id: str
+    created_at: Time
+
+
+class NotificationPage(Shape):
+    """Notifications, newest first."""
+
+    PAGED = True
+    items: list[DeliveryAnswer]
+
+
+class RoutingAnswer(Shape):
+    """The rules in force; version 0 is the built-in default."""
+
+    version: int
+    rules: list[dict[str, Any]]
+    budget: BudgetShown | None
+
+
+class DryRunAnswer(Open):
+    """What would happen, rule by rule and channel by channel."""
+
+    routing_version: int
+    rules: list[dict[str, Any]]
+    channels: list[dict[str, Any]]
+
+
+class HealingPage(Shape):
+    """The supervisor's records, newest first."""
+
+    PAGED = True
+    items: list[dict[str, Any]]
+
+
+class Part(Open):
+    """One part of this deployment."""
+
+    part: str
+    kind: str
+    status: Literal["up", "degraded", "down"]
+
+
+class PartsAnswer(Shape):
+    """Every part, and the worst status among them."""
+
+    status: Literal["up", "degraded", "down"]
+    parts: list[Part]

@@ -1,0 +1,102 @@
+"""Incidents for the API; implements tocsin.api.ports.IncidentReader."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from tocsin.api.filters import IncidentFilters
+from tocsin.api.ports import MAX_SEGMENTS, Page
+from tocsin.aws import keys
+from tocsin.aws.event_reader import DynamoEventReader, Json
+from tocsin.aws.incident_store import DynamoIncidentStore, Member
+from tocsin.kernel import clock
+from tocsin.signals.incidents import Incident
+
+#: Incident rows and days looked at per request.
+_MAX_ROWS: Final = 500
+_MAX_DAYS: Final = 31
+
+
+class DynamoIncidentReader:
+    """Lists day by day, newest first; members come in the order in which they joined."""
+
+    def __init__(self, store: DynamoIncidentStore, events: DynamoEventReader, *, retention_days: int) -> None:
+        self._store = store
+        self._events = events
+        self._retention_ms = retention_days * clock.DAY
+
+    def page(self, project: str, filters: IncidentFilters, position: Any, limit: int) -> Page[Incident]:
+        oldest = clock.now_ms() - self._retention_ms
+        if filters.from_ms is not None:
+            # An incident's id carries the receipt of its first event, at most two hours after the event itself.
+            oldest = max(oldest, filters.from_ms - clock.DAY)
+        at, before = position if position else (clock.now_ms() + clock.HOUR, None)
+        found: list[Incident] = []
+        looked = 0
+        for _ in range(_MAX_DAYS):
+            for incident in self._store.listed(project, keys.day(at), before):
+                looked += 1
+                if filters.matches(incident):
+                    found.append(incident)
+                if len(found) == limit or looked == _MAX_ROWS:
+                    return Page(found, [at, incident.id], looked)
+            at, before = (at // clock.DAY) * clock.DAY - 1, None
+            if at < oldest:
+                return Page(found, None, looked)
+        return Page(found, [at, None], looked)
+
+    def get(self, project: str, incident_id: str) -> Incident | None:
+        return self._store.get(project, incident_id)
+
+    def overflow(self, project: str, incident_id: str) -> Sequence[Mapping[str, Any]]:
+        return self._store.overflow(project, incident_id)
+
+    def members(self, project: str, incident_id: str, position: Any, limit: int) -> Page[Json]:
+        incident = self._store.get(project, incident_id)
+        if incident is None or incident.merged_into:
+            return Page([], None, 0)
+        names = [incident_id, *incident.absorbed]
+        which, low, skip = position if position else (0, None, 0)
+        places: list[Member] = []
+        following: Any = None
+        while which < len(names) and following is None:
+            rows = self._store.member_rows(project, names[which], low, MAX_SEGMENTS)
+            for sort_key, members in rows:
+                for offset in range(skip, len(members)):
+                    numbers = {n for n, _ in places} | {members[offset][0]}
+                    if len(places) == limit or len(numbers) > MAX_SEGMENTS:
+                        following = [which, sort_key, offset]
+                        break
+                    places.append(members[offset])
+                skip = 0
+                if following:
+                    break
+            else:
+                if len(rows) == MAX_SEGMENTS:
+                    following = [which, rows[-1][0] + "~", 0]
+                else:
+                    which, low = which + 1, None
+        events = [event for _, event in self.own(project, incident_id, places)]
+        return Page(events, following, len({n for n, _ in places}))
+
+    def own(self, project: str, incident_id: str, places: Sequence[Member]) -> list[tuple[Member, Json]]:
+        """Events at `places` that belong to the incident now, each with the reason it joined."""
+        assigned = self._store.assigned(project, {n for n, _ in places})
+        events = self._events.at(project, places)
+        return [
+            (place, events[place] | {"incident_id": incident_id, "incident_reason": assigned[place][1]})
+            for place in dict.fromkeys(places)
+            if place in events and assigned.get(place, ("", ""))[0] == incident_id
+        ]
+
+    def places(self, project: str, incident: Incident, most: int) -> list[Member]:
+        """Every place that ever joined the incident or one it absorbed, up to `most` and one more."""
+        places: list[Member] = []
+        for name in (incident.id, *incident.absorbed):
+            for _, members in self._store.member_rows(project, name):
+                places += members
+                if len(places) > most:
+                    return places
+        return places
+

@@ -1,0 +1,129 @@
+"""The ingest function: its samples through the real handler, and what its answers look like from outside."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from functions.ingest.handler import handler
+from tests.support.ingest_fakes import (
+    PRINCIPAL,
+    MemoryOutbound,
+    body_of,
+    memory_intake,
+    rest_event,
+    sample,
+    url_event,
+)
+from tocsin import wiring
+from tocsin.access.principals import Principal
+from tocsin.entry import logger
+from tocsin.kernel.errors import Refusal
+
+FOLDER = Path(__file__).parents[2] / "events" / "ingest"
+SAMPLES = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
+#: Sample → status and number of events queued.
+EXPECTED = {
+    "rest_batch": (202, 3),
+    "rest_cloudevent": (202, 1),
+    "rest_cloudevent_binary": (202, 1),
+    "rest_cloudevents_batch": (202, 2),
+    "rest_ndjson_gzip": (202, 3),
+    "rest_one": (202, 1),
+    "rest_some_refused": (207, 1),
+    "url_ndjson": (202, 3),
+}
+
+
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> MemoryOutbound:
+    outbound = MemoryOutbound()
+    monkeypatch.setattr(wiring, "principal_of", lambda request: PRINCIPAL)
+    monkeypatch.setattr(wiring, "intake", lambda: memory_intake(outbound), raising=False)
+    return outbound
+
+
+def test_every_sample_has_an_expectation() -> None:
+    assert set(SAMPLES) == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_samples(name: str, queue: MemoryOutbound) -> None:
+    result = handler(SAMPLES[name], None)
+    status, queued = EXPECTED[name]
+    assert (result["statusCode"], len(queue.events)) == (status, queued)
+    assert len(queue.sent) == 1
+    assert result["isBase64Encoded"] is False
+
+
+def test_both_fronts_give_the_same_events(queue: MemoryOutbound) -> None:
+    body = json.dumps(sample()).encode()
+    headers = {"x-trace-id": "trace-0001"}
+    assert handler(rest_event(body, headers), None)["statusCode"] == 202
+    assert handler(url_event(body.decode(), headers), None)["statusCode"] == 202
+    first, second = queue.events
+    assert first == second
+
+
+def test_the_trace_goes_from_header_to_answer_to_queue(queue: MemoryOutbound) -> None:
+    parent = "4bf92f3577b34da6a3ce929d0e0e4736"
+    headers = {"traceparent": f"00-{parent}-00f067aa0ba902b7-01"}
+    result = handler(rest_event(json.dumps(sample()), headers), None)
+    assert result["headers"]["X-Trace-Id"] == body_of(result)["meta"]["trace_id"] == parent
+    assert queue.sent[0].trace_id == queue.events[0]["trace_id"] == parent
+
+
+def test_errors_carry_the_trace(queue: MemoryOutbound) -> None:
+    for body in ("{}", "[", json.dumps([sample(), {}])):
+        result = handler(rest_event(body, {"x-trace-id": "trace-0001"}), None)
+        assert body_of(result)["error"]["trace_id"] == "trace-0001"
+
+
+def test_a_key_without_the_scope_is_refused_before_anything_is_read(
+    queue: MemoryOutbound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Principal("demo", "key_2", frozenset({"events:read", "admin:*"}))
+    monkeypatch.setattr(wiring, "principal_of", lambda request: reader)
+    result = handler(rest_event("not json"), None)
+    assert (result["statusCode"], body_of(result)["error"]["code"]) == (403, "ERR_SCOPE")
+    assert queue.sent == []
+
+
+def test_an_unknown_caller_is_refused_first(queue: MemoryOutbound, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(request: Any) -> Principal:
+        raise Refusal("ERR_AUTH_MISSING", "Send an API key.")
+
+    monkeypatch.setattr(wiring, "principal_of", unknown)
+    result = handler(rest_event("not json", {"content-type": "text/plain"}), None)
+    assert (result["statusCode"], queue.sent) == (401, [])
+
+
+def test_the_queue_is_away(queue: MemoryOutbound) -> None:
+    queue.broken = True
+    result = handler(rest_event(json.dumps(sample())), None)
+    assert (result["statusCode"], body_of(result)["error"]["code"]) == (503, "ERR_UNAVAILABLE")
+    assert result["headers"]["Retry-After"] == "3"
+
+
+def test_log_lines_hold_no_content_and_stay_one_line_each(queue: MemoryOutbound) -> None:
+    log = io.StringIO()
+    log_handler = cast("logging.StreamHandler[io.StringIO]", logger.registered_handler)
+    before = log_handler.setStream(log)
+    try:
+        forged = 'x\r\n{"level":"ERROR","message":"forged"}'
+        handler(rest_event(json.dumps([sample(title=forged), sample(id=forged), {forged: 1}])), None)
+        handler(rest_event(forged), None)
+    finally:
+        log_handler.setStream(cast("io.StringIO", before))
+    assert "forged" not in log.getvalue()
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert [(line["message"], line.get("code")) for line in lines] == [
+        ("taken", None),
+        ("answered", "ERR_PARTIAL"),
+        ("answered", "ERR_JSON_SYNTAX"),
+    ]

@@ -1,0 +1,377 @@
+"""The sample world behind the keyed routes, in memory: two projects, a few real scored events, incidents, a channel.
+
+The examples of tocsin.routes speak of this world; project "demo" is the caller's, project "other" is never to be seen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tests.support.delivery_fakes import Bench, ChannelRows, Records, RoutingRows, fact, webhook
+from tocsin.access.principals import Principal
+from tocsin.api.filters import EventFilters, IncidentFilters
+from tocsin.api.ports import ApiRooms, Change, Merge, Operation, Page, Split
+from tocsin.delivery.channels import Channels
+from tocsin.kernel import clock
+from tocsin.kernel.errors import Refusal
+from tocsin.kernel.http import Request
+from tocsin.kernel.ids import event_id
+from tocsin.routes import EXAMPLE_CHANNEL, EXAMPLE_INCIDENT, EXAMPLE_OTHER_INCIDENT, Example, Route
+from tocsin.signals import correlation, events, incidents, scoring
+from tocsin.signals.incidents import Incident, View
+from tocsin.signals.topology import Topology
+
+NOW = clock.parse_rfc3339("2026-11-20T10:30:00Z")
+PROJECT, OTHER = "demo", "other"
+FOREIGN_INCIDENT = "inc_019a9f00-0000-7000-8000-00000000000f"
+ALL_SCOPES = frozenset(f"{family}:*" for family in ("events", "incidents", "topology", "notify", "admin", "ingest"))
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+def caller(*scopes: str, project: str = PROJECT) -> Principal:
+    """A caller with the given scopes, or with all."""
+    return Principal(project, "k3yOfTheTest", frozenset(scopes) or ALL_SCOPES)
+
+
+def request(
+    method: str,
+    path: str,
+    *,
+    query: Sequence[tuple[str, str]] = (),
+    body: Any = None,
+    raw: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Request:
+    """A request as entry makes it; `body` is sent as JSON, `raw` as it is."""
+    sent = {name.lower(): (value,) for name, value in (headers or {}).items()}
+    data = raw or b""
+    if body is not None:
+        data = json.dumps(body).encode()
+    if data:
+        sent.setdefault("content-type", ("application/json",))
+    pairs: dict[str, tuple[str, ...]] = {}
+    for name, value in query:
+        pairs[name] = (*pairs.get(name, ()), value)
+    return Request(method, path, TRACE, "req-1", sent, pairs, {}, data, "203.0.113.9")
+
+
+def example_request(route: Route, example: Example, path: str | None = None) -> Request:
+    """The request of an example, on its route's own path or on an alias."""
+    target = (path or route.path).replace("{id}", example.id or "")
+    return request(route.method, target, query=example.query, body=example.body)
+
+
+def scored(sender_id: str, *, source: str, at: str, project: str = PROJECT, **fields: Any) -> dict[str, Any]:
+    """An event as it is stored, judged by the real scorer."""
+    sent = {"id": sender_id, "source": source, "occurred_at": at, **fields}
+    event = events.validate(sent)
+    received = clock.parse_rfc3339(at) + 400
+    identity = event_id(project, source, sender_id)
+    events.stamp(event, project=project, event_id=identity, trace_id=TRACE, received_at=received)
+    return scoring.score([scoring.prepare(event, Topology.empty())], {}, {}).events[0]
+
+
+def sample_events() -> list[dict[str, Any]]:
+    """Project demo's events, oldest first."""
+    payments = {"type": "service", "id": "payments"}
+    slow = {"type": "latency.high", "entity": payments, "tags": {"env": "prod"}, "metrics": {"p99_ms": 2350}}
+    return [
+        scored(
+            "db-1",
+            source="prometheus",
+            at="2026-11-20T10:19:00Z",
+            type="db.connections",
+            title="ledger-db is out of connections",
+            entity={"type": "service", "id": "ledger-db"},
+            severity_raw="critical",
+        ),
+        scored(
+            "pay-4711",
+            source="checkout",
+            at="2026-11-20T10:20:30.456Z",
+            title="Payment latency above 2 s",
+            severity_raw="critical",
+            **slow,
+        ),
+        scored(
+            "pay-4712",
+            source="checkout",
+            at="2026-11-20T10:21:00Z",
+            title="Payment timeouts, data loss possible",
+            severity_raw="fatal",
+            **slow,
+        ),
+        scored(
+            "pay-4712",
+            source="prometheus",
+            at="2026-11-20T10:22:00Z",
+            title="p99 of payments above threshold",
+            severity_raw="warning",
+            **slow,
+        ),
+        scored(
+            "deploy-9",
+            source="ci",
+            at="2026-11-20T10:25:00Z",
+            type="deploy.finished",
+            title="Deployed web 1.2.3",
+            severity_raw="info",
+        ),
+    ]
+
+
+@dataclass
+class Store:
+    """Events and incidents of all projects; implements EventReader, IncidentReader, IncidentWriter and DocumentStore."""
+
+    log: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    held: dict[str, dict[str, Incident]] = field(default_factory=dict)
+    joined: dict[str, list[str]] = field(default_factory=dict)
+    documents: dict[tuple[str, str], tuple[int, Any]] = field(default_factory=dict)
+    reads: int = 0
+    writes: int = 0
+
+    def _public(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        owner = next((name for name, ids in self.joined.items() if event["event_id"] in ids), None)
+        return dict(event) | ({"incident_id": owner} if owner else {})
+
+    # EventReader and IncidentReader: `page` is shared, so each is a view below
+    def event_page(self, project: str, filters: EventFilters, position: Any, limit: int) -> Page[dict[str, Any]]:
+        self.reads += 1
+        ordered = self.log.get(project, [])[::-1]
+        start, found = position or 0, []
+        for index in range(start, len(ordered)):
+            if filters.matches(ordered[index], events.ruling_time(ordered[index])):
+                found.append(self._public(ordered[index]))
+            if len(found) == limit and index + 1 < len(ordered):
+                return Page(found, index + 1, index + 1 - start)
+        return Page(found, None, len(ordered) - start)
+
+    def event(self, project: str, identity: str) -> dict[str, Any] | None:
+        self.reads += 1
+        return next((self._public(one) for one in self.log.get(project, []) if one["event_id"] == identity), None)
+
+    def by_sender_id(self, project: str, sender_id: str) -> list[dict[str, Any]]:
+        self.reads += 1
+        return [self._public(one) for one in self.log.get(project, []) if one["id"] == sender_id]
+
+    def incident_page(
+        self, project: str, filters: IncidentFilters, position: Any, limit: int
+    ) -> Page[Incident]:
+        self.reads += 1
+        ordered = sorted(self.held.get(project, {}).values(), key=lambda one: (one.opened_at, one.id), reverse=True)
+        ordered = [one for one in ordered if filters.matches(one) and (position is None or one.id < position)]
+        more = len(ordered) > limit
+        return Page(ordered[:limit], ordered[limit - 1].id if more else None, 1)
+
+    def incident(self, project: str, identity: str) -> Incident | None:
+        self.reads += 1
+        return self.held.get(project, {}).get(identity)
+
+    def members(self, project: str, identity: str, position: Any, limit: int) -> Page[dict[str, Any]]:
+        start = position or 0
+        names = self.joined.get(identity, [])
+        found = [one for one in self.log.get(project, []) if one["event_id"] in names]
+        more = start + limit < len(found)
+        return Page([self._public(one) for one in found[start : start + limit]], start + limit if more else None, 1)
+
+    def overflow(self, project: str, identity: str) -> list[dict[str, Any]]:
+        return []
+
+    # IncidentWriter
+    def apply(
+        self, project: str, identity: str, operation: Operation, expected_version: int | None
+    ) -> Sequence[Incident]:
+        own = self.held.get(project, {})
+        others = operation.others if isinstance(operation, Merge) else ()
+        if any(one not in own for one in (identity, *others)):
+            raise Refusal("ERR_NOT_FOUND", "There is no such thing here.")
+        if expected_version not in (None, own[identity].version):
+            raise Refusal("ERR_CONFLICT", "The incident changed meanwhile; read it again.")
+        match operation:
+            case Change():
+                return [self._change(project, identity, operation)]
+            case Merge():
+                made = incidents.merge([own[one] for one in (identity, *others)], by=operation.actor, now=operation.at)
+                self._write(project, made)
+                survivor = next(one for one in made.incidents.values() if one.merged_into is None)
+                return [survivor]
+            case Split():
+                return self._split(project, identity, operation)
+
+    def _write(self, project: str, effects: incidents.Effects) -> None:
+        self.writes += 1
+        self.held[project].update(effects.incidents)
+
+    def _change(self, project: str, identity: str, change: Change) -> Incident:
+        who = {"by": change.actor, "now": change.at}
+        steps: list[Any] = []
+        if change.status is not None:
+            steps.append({"open": incidents.reopen, "acknowledged": incidents.acknowledge, "resolved": incidents.resolve}[change.status])
+        for step in steps:
+            self._write(project, step(self.held[project][identity], **who))
+        if change.verdict is not None:
+            self._write(project, incidents.give_verdict(self.held[project][identity], verdict=change.verdict, **who))
+        if change.note is not None:
+            self._write(project, incidents.note(self.held[project][identity], text=change.note, **who))
+        return self.held[project][identity]
+
+    def _split(self, project: str, identity: str, split: Split) -> list[Incident]:
+        signals = [
+            correlation.signal_of(one, 1, index, Topology.empty())
+            for index, one in enumerate(self.log[project])
+            if one["event_id"] in self.joined.get(identity, [])
+        ]
+        taken = [one for one in signals if one.event_id in split.events]
+        if len(taken) != len(split.events):
+            raise Refusal("ERR_SCHEMA", "Not all of these are members.")
+        kept = [one for one in signals if one.event_id not in split.events]
+        made = correlation.split(
+            self.held[project][identity],
+            taken,
+            kept,
+            View(incidents=dict(self.held[project])),
+            project=project,
+            by=split.actor,
+            now=split.at,
+            topology=Topology.empty(),
+        )
+        self._write(project, made)
+        fresh = next(one for name, one in made.incidents.items() if name != identity)
+        return [made.incidents[identity], fresh]
+
+    # DocumentStore
+    def document(self, project: str, name: str) -> tuple[int, Any]:
+        return self.documents.get((project, name), (0, None))
+
+    def put_document(self, project: str, name: str, value: Any, expected_version: int | None, now: int) -> int:
+        current = self.document(project, name)[0]
+        if expected_version not in (None, current):
+            raise Refusal("ERR_CONFLICT", "The document changed meanwhile; read it again.")
+        self.writes += 1
+        self.documents[project, name] = (current + 1, value)
+        return current + 1
+
+
+class _Events:
+    def __init__(self, store: Store) -> None:
+        self.page, self.get, self.by_sender_id = store.event_page, store.event, store.by_sender_id
+
+
+class _Incidents:
+    def __init__(self, store: Store) -> None:
+        self.page, self.get = store.incident_page, store.incident
+        self.members, self.overflow = store.members, store.overflow
+
+
+class _Documents:
+    def __init__(self, store: Store) -> None:
+        self.get, self.put = store.document, store.put_document
+
+
+class _Healings:
+    """Three repairs, paged by index."""
+
+    rows = tuple(
+        {"id": f"hea_{index}", "at": clock.rfc3339(NOW - index * 60_000), "kind": "mapping_disabled", "action": "enabled"}
+        for index in range(3)
+    )
+
+    def page(self, position: Any, limit: int) -> Page[dict[str, Any]]:
+        start = position or 0
+        following = start + limit if start + limit < len(self.rows) else None
+        return Page(self.rows[start : start + limit], following, 1)
+
+
+class _Health:
+    """Two parts, one of them slow."""
+
+    def parts(self) -> list[dict[str, Any]]:
+        at = clock.rfc3339(NOW)
+        return [
+            {"part": "table", "kind": "store", "status": "up", "detail": "4 ms", "measured_at": at},
+            {"part": "score", "kind": "queue", "status": "degraded", "detail": "oldest 90 s", "measured_at": at},
+        ]
+
+    def metrics(self) -> list[tuple[str, str, str, dict[str, str], float]]:
+        name, meaning = "tocsin_queue_messages", "Messages waiting."
+        return [
+            (name, "gauge", meaning, {"queue": "score"}, 3),
+            (name, "gauge", meaning, {"queue": 'odd"\n\\name'}, 0),
+            ("tocsin_up", "gauge", "1 when up.", {}, 1),
+        ]
+
+
+def _incident(identity: str, members: Sequence[Mapping[str, Any]], opened_at: int) -> Incident:
+    """An incident of given members, with what correlation would have counted."""
+    signals = [correlation.signal_of(one, 1, index, Topology.empty()) for index, one in enumerate(members)]
+    first = signals[0]
+    change = incidents.Change(View(), incidents.DEFAULT_POLICY, opened_at)
+    made = change.open(identity, first.at, first.received_at)
+    for signal in signals:
+        incidents.absorb(change, made, signal, ())
+    change.log(made, "opened", opened_at, f"opened by {first.title}")
+    made.links["service:payments"] = [0.9, "same service payments", max(1, len(signals) - 1)]
+    change.finish(Topology.empty())
+    return made
+
+
+@dataclass
+class ApiWorld:
+    """Everything the keyed routes stand on, and the rooms bundle over it."""
+
+    store: Store = field(default_factory=Store)
+    bench: Bench = field(default_factory=Bench)
+    rooms: ApiRooms = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bench.world.now = NOW
+        self.rooms = ApiRooms(
+            events=_Events(self.store),
+            incidents=_Incidents(self.store),
+            writer=self.store,
+            documents=_Documents(self.store),
+            channels=Channels(ChannelRows(self.bench.world), self._secret, self._check_url),
+            routing=RoutingRows(self.bench.world),
+            dispatcher=self.bench.dispatcher(),
+            notifications=Records(self.bench.world),
+            healings=_Healings(),
+            health=_Health(),
+            cursor_key=b"c" * 32,
+            now=lambda: NOW,
+        )
+
+    @staticmethod
+    def _secret(channel_id: str, version: int) -> str:
+        return f"whsec_sample{version}"
+
+    @staticmethod
+    def _check_url(url: str) -> None:
+        if not url.startswith("https://"):
+            raise Refusal("ERR_URL", "Only https addresses are called.")
+
+    def with_origin(self, origin: str) -> ApiRooms:
+        return replace(self.rooms, origin=origin)
+
+
+def sample_world() -> ApiWorld:
+    """A fresh sample world; equal every time."""
+    world = ApiWorld()
+    log = sample_events()
+    world.store.log = {PROJECT: log, OTHER: [scored("pay-4711", source="checkout", at="2026-11-20T10:00:00Z", project=OTHER, type="t", title="secret of others")]}
+    database, payments = _incident(EXAMPLE_OTHER_INCIDENT, log[:1], NOW - 11 * 60_000), _incident(EXAMPLE_INCIDENT, log[1:4], NOW - 9 * 60_000)
+    foreign = _incident(FOREIGN_INCIDENT, world.store.log[OTHER], NOW)
+    world.store.held = {PROJECT: {payments.id: payments, database.id: database}, OTHER: {foreign.id: foreign}}
+    world.store.joined = {
+        payments.id: [one["event_id"] for one in log[1:4]],
+        database.id: [log[0]["event_id"]],
+        foreign.id: [world.store.log[OTHER][0]["event_id"]],
+    }
+    channel = webhook("on-call", project=PROJECT, id=EXAMPLE_CHANNEL, created_at=NOW, url="https://hooks.example.com/tocsin")
+    world.bench.add(channel)
+    world.bench.add(webhook("theirs", project=OTHER, id=EXAMPLE_CHANNEL[:-1] + "f", created_at=NOW))
+    world.bench.dispatcher().handle({**fact(incident=EXAMPLE_INCIDENT), "project": PROJECT})
+    return world
