@@ -1,4 +1,4 @@
-# The whole product from one prompt. `make` alone lists the commands.
+# The commands of Tocsin. `make` alone lists them.
 # PYTHON=<path> picks the interpreter, TOCSIN_PORT and TOCSIN_HOME place a second stack, TARGET=localstack another platform.
 
 SHELL := /bin/sh

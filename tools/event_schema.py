@@ -1,4 +1,4 @@
-"""Writes docs/EVENT_SCHEMA.json (JSON Schema 2020-12) and docs/EVENT_SCHEMA.draft-07.json from the event model.
+"""Writes docs/EVENT_SCHEMA.json (2020-12) and docs/EVENT_SCHEMA.draft-07.json from the event model.
 
 python -m tools.event_schema            write both
 python -m tools.event_schema --check    fail, with the difference, when one is not up to date
@@ -23,7 +23,7 @@ DRAFT_07: Final = "http://json-schema.org/draft-07/schema#"
 
 
 def _as_draft_07(node: Any) -> Any:
-    """The same schema in draft-07 words: $defs → definitions, and no keyword beside $ref (draft-07 ignores those)."""
+    """The schema in draft-07 words: $defs → definitions, and no keyword beside $ref (it would be ignored)."""
     if isinstance(node, list):
         return [_as_draft_07(item) for item in node]
     if not isinstance(node, dict):

@@ -1,17 +1,26 @@
-"""Correlate: brings a project's incidents up to date with its log. Woken by EventScored facts and quiet timers."""
+"""Correlate: brings projects' incidents up to date with their logs. Woken by EventScored facts and quiet timers."""
 
-from typing import Any
+import json
+from collections.abc import Callable, Collection, Sequence
 
 from tocsin import wiring
-from tocsin.entry import logger, queue_entry
+from tocsin.entry import batch_entry, each, logger
 
 
-@queue_entry
-def handler(message: dict[str, Any], context: Any) -> None:
+@batch_entry
+def handler(messages: Sequence[tuple[str, str]], remaining_ms: Callable[[], int]) -> Collection[str]:
     worker = wiring.correlator()
-    if message.get("timer") == "quiet":
-        worker.quiet(message["project"], message["incident_id"])
-        return
-    wake = message.get("wake") or message["detail"]
-    events = worker.catch_up(wake["project"], context.get_remaining_time_in_millis)
-    logger.info("correlated", extra={"project_id": wake["project"], "events": events})
+    caught_up: dict[str, int] = {}
+
+    def handle(body: str) -> None:
+        message = json.loads(body)
+        if message.get("timer") == "quiet":
+            worker.quiet(message["project"], message["incident_id"])
+            return
+        project = (message.get("wake") or message["detail"])["project"]
+        if project not in caught_up:  # one pass covers every wake-up of this batch
+            caught_up[project] = worker.catch_up(project, remaining_ms)
+
+    failed = each(messages, handle, remaining_ms)
+    logger.info("correlated", extra={"projects": caught_up})
+    return failed

@@ -27,6 +27,8 @@ logger = Logger()
 
 #: Sum of header names and values that a request may carry.
 MAX_HEADER_BYTES: Final = 8_192
+#: A queue function starts nothing new with less than this left before it is killed.
+MIN_REMAINING_MS: Final = 2_000
 _TRACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{7,63}", re.ASCII)
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 
@@ -206,37 +208,44 @@ def batch_entry(
     return handler
 
 
+def each(
+    messages: Sequence[tuple[str, str]], handle: Callable[[str], None], remaining_ms: Callable[[], int]
+) -> set[str]:
+    """Handle message bodies one at a time; returns the ids of those to give back.
+
+    A message that fails, for whatever reason, is given back alone; after its last receive it is in the dead-letter
+    queue. Messages for which no time is left are given back untouched.
+    """
+    failed = set()
+    for message_id, body in messages:
+        if remaining_ms() < MIN_REMAINING_MS:
+            failed.add(message_id)
+            continue
+        try:
+            handle(body)
+        except (Retry, Refusal, BotoCoreError, ClientError) as error:
+            failed.add(message_id)
+            reason = error.code if isinstance(error, Refusal) else _describe(error)
+            logger.warning("message given back", extra={"message_id": message_id, "error": reason})
+        except Exception:
+            failed.add(message_id)
+            logger.exception("message failed", extra={"message_id": message_id})
+    return failed
+
+
 def queue_entry(
     handle: Callable[[dict[str, Any], Any], None],
 ) -> Callable[[LambdaEvent, Any], dict[str, Any]]:
-    """Lambda handler of a queue of JSON commands and facts, handled one at a time.
-
-    A message that fails, for whatever reason, is given back alone; after its last receive it is in the dead-letter
-    queue. `handle` gets the parsed body and the Lambda context.
-    """
+    """Lambda handler of a queue of JSON commands and facts; `handle` gets one parsed body and the Lambda context."""
 
     def handler(event: LambdaEvent, context: Any) -> dict[str, Any]:
-        def one_by_one(messages: Sequence[tuple[str, str]], remaining_ms: Callable[[], int]) -> set[str]:
-            failed = set()
-            for message_id, body in messages:
-                if remaining_ms() < 2_000:
-                    failed.add(message_id)
-                    continue
-                try:
-                    message = json.loads(body)
-                    if not isinstance(message, dict):
-                        raise Refusal("ERR_SCHEMA", "a message is a JSON object")
-                    handle(message, context)
-                except (Retry, Refusal, BotoCoreError, ClientError) as error:
-                    failed.add(message_id)
-                    reason = error.code if isinstance(error, Refusal) else _describe(error)
-                    logger.warning("message given back", extra={"message_id": message_id, "error": reason})
-                except Exception:
-                    failed.add(message_id)
-                    logger.exception("message failed", extra={"message_id": message_id})
-            return failed
+        def parsed(body: str) -> None:
+            message = json.loads(body)
+            if not isinstance(message, dict):
+                raise Refusal("ERR_SCHEMA", "a message is a JSON object")
+            handle(message, context)
 
-        return batch_entry(one_by_one)(event, context)
+        return batch_entry(lambda messages, remaining_ms: each(messages, parsed, remaining_ms))(event, context)
 
     return handler
 

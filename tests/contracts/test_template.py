@@ -86,7 +86,7 @@ def test_resource_policy_of_every_function_has_room(translated: dict[str, dict[s
     sizes: Counter[str] = Counter()
     for body in translated.values():
         if body["Type"] == "AWS::Lambda::Permission":
-            # What Lambda stores per permission besides the properties: statement id, effect, condition, own ARN.
+            # Lambda stores more than the properties: statement id, effect, condition, its own ARN.
             sizes[json.dumps(body["Properties"]["FunctionName"])] += len(json.dumps(body["Properties"])) + 300
     assert sizes
     assert max(sizes.values()) <= 16_384
@@ -141,7 +141,7 @@ def test_every_route_of_the_table_reaches_its_function() -> None:
     named = {path for _, path in explicit}
     for route in ROUTES:
         for path in (route.path, *route.aliases):
-            # The gateway falls back to the proxy for a path nobody names, but not for a verb missing on a named path.
+            # The proxy serves paths that nobody names, but not a verb that is missing on a named path.
             reached = explicit.get((route.method, path)) if path in named else proxied.get(route.method)
             assert reached == route.function, (route.method, path)
 

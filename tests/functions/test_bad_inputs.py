@@ -1,4 +1,4 @@
-"""The corpus of bad inputs, through the deployed handler: exact status and code, nothing queued, nothing echoed."""
+"""The corpus of bad inputs, through the handler: exact status and code, nothing queued, nothing echoed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-
 from functions.ingest.handler import handler
 from tests.support.ingest_fakes import (
     NOW_MS,
@@ -22,6 +21,7 @@ from tests.support.ingest_fakes import (
     sample,
     url_event,
 )
+
 from tocsin import wiring
 from tocsin.kernel.clock import DAY, HOUR, rfc3339
 
@@ -254,7 +254,7 @@ FIELDS = [
             1.5,
             True,
         )
-    ),  # fmt: skip
+    ),
     schema("B53 51 tags", tags={f"k{i}": "v" for i in range(51)}),
     schema("B53 tag key of 65", tags={"k" * 65: "v"}),
     schema("B53 tag value of 257", tags={"k": "v" * 257}),
@@ -305,7 +305,7 @@ FIELDS = [
             "https://[::1",
             "https://a.example/" + "a" * 2048,
         )
-    ),  # fmt: skip
+    ),
 ]
 OTHER_FORMATS = [
     Case("only bad lines", 400, "ERR_SCHEMA", b"{}\n{}\n", NDJSON),

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from functions.digest.handler import handler
-from tests.functions.test_notify import Context
-from tests.support.delivery_fakes import Bench, ChannelRows, fact, webhook
+from tests.support.delivery_fakes import Bench, ChannelRows, Context, fact, webhook
 from tocsin import wiring
 from tocsin.delivery.digest import Digester
 from tocsin.delivery.model import PushBudget

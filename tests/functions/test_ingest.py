@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-
 from functions.ingest.handler import handler
 from tests.support.ingest_fakes import (
     PRINCIPAL,
@@ -20,6 +19,7 @@ from tests.support.ingest_fakes import (
     sample,
     url_event,
 )
+
 from tocsin import wiring
 from tocsin.access.principals import Principal
 from tocsin.entry import logger

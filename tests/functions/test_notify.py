@@ -9,19 +9,11 @@ from typing import Any
 import pytest
 
 from functions.notify.handler import handler
-from tests.support.delivery_fakes import Bench, webhook
+from tests.support.delivery_fakes import Bench, Context, webhook
 from tocsin import wiring
 from tocsin.delivery.ports import SendResult
 
 SAMPLES = Path(__file__).parents[2] / "events" / "notify"
-
-
-class Context:
-    """A Lambda context with time left."""
-
-    @staticmethod
-    def get_remaining_time_in_millis() -> int:
-        return 20_000
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""The local cloud: environments, emulator, build, deploy, bootstrap and the contract file they leave behind."""
+"""The local cloud: environments, emulator, build, deploy, bootstrap, and the contract file they leave."""

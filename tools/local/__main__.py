@@ -29,9 +29,7 @@ def up(home: Home) -> None:
             if emulator.start(home):
                 said.said = f"emulator started on 127.0.0.1:{home.port}"
         if lost:
-            print(
-                "            the emulator was not stopped politely last time: writes since its start then are lost"
-            )
+            print("            it was not stopped politely: what was written since its last start is lost")
     else:
         _wait_for_localstack(home)
     with step("build unchanged") as said:
@@ -40,13 +38,9 @@ def up(home: Home) -> None:
             said.said = "built functions and layers (sam build)"
     with step("") as said:
         change = deploy.deploy(home, template, fingerprint)
-        said.said = (
-            f"stack {STACK} {change} (sam deploy)" if change != "unchanged" else f"stack {STACK} unchanged"
-        )
+        said.said = f"stack {STACK} {change}" + (" (sam deploy)" if change != "unchanged" else "")
     if change == "created" and known:
-        print(
-            "            the earlier stack is gone from the emulator: seeding the same project and keys again"
-        )
+        print("            the earlier stack is gone: seeding the same project and keys again")
     with step("") as said:
         said.said = _bootstrap(home, known)
     found = contract.read(home)
@@ -128,7 +122,7 @@ def status(home: Home) -> None:
 
 
 def stack_tests(arguments: list[str]) -> int:
-    """Run the stack tests against a stack of their own (own folder, own port), stopped and forgotten afterwards."""
+    """Run the stack tests against a stack of their own, made anew and stopped afterwards."""
     env = {
         **os.environ,
         "TOCSIN_HOME": ".local/test",

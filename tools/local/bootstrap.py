@@ -1,7 +1,7 @@
-"""After a deploy: set what emulators drop from the template, generate secret values, seed a project and two keys.
+"""After a deploy: set what emulators drop from the template, generate secrets, seed a project and two keys.
 
-Everything here may be run again at any time. On AWS the template sets what the first part sets, and only secrets and the
-first project are made: `python -m tools.local.bootstrap --stack tocsin`.
+Everything here may be run again at any time. On AWS the template itself sets what the first part sets, and
+only secrets and the first project are made: `python -m tools.local.bootstrap --stack tocsin`.
 """
 
 from __future__ import annotations
@@ -11,19 +11,18 @@ import base64
 import json
 import secrets
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import boto3
 from botocore.exceptions import ClientError
-from samtranslator.yaml_helper import yaml_parse
+from samtranslator.yaml_helper import yaml_parse  # type: ignore[import-untyped]
+from tools.local.home import ROOT
+
 from tocsin.access import keys
 from tocsin.access.principals import FAMILIES, KeyRecord
 from tocsin.aws.key_store import DynamoKeyStore
 from tocsin.aws.table import Table
 from tocsin.kernel import clock, ids
-
-from tools.local.home import ROOT
 
 Clients = Callable[[str], Any]
 Outputs = Mapping[str, str]
@@ -41,7 +40,7 @@ ADMIN_SCOPES = frozenset(f"{family}:*" for family in FAMILIES - {"ingest"})
 
 
 def settle(clients: Clients, outputs: Outputs, retention_days: int, mail_from: str) -> list[str]:
-    """Set what emulators ignore in the template (TTL, recovery, lifecycle, mail identity); names what was set."""
+    """Set what emulators ignore (expiry, recovery, lifecycle, mail identity); returns what was set."""
     resources = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]
     table, bucket = resources["Table"]["Properties"], resources["Bucket"]["Properties"]
     done = []
@@ -85,7 +84,7 @@ def _lifecycle_rule(rule: Mapping[str, Any], retention_days: int) -> dict[str, A
 
 
 def fill_secrets(clients: Clients, outputs: Outputs) -> int:
-    """Give every secret without a value 32 random bytes (base64); how many had none. A value is never replaced."""
+    """Give every secret that has none a value, 32 random bytes in base64. Returns how many had none."""
     store, filled = clients("secretsmanager"), 0
     for output in SECRETS:
         try:
@@ -111,8 +110,8 @@ def pepper(clients: Clients, outputs: Outputs) -> bytes:
 def seed(clients: Clients, outputs: Outputs, known: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
     """A project with a project key and an admin key: those in `known` when it has them, fresh ones otherwise.
 
-    Returns ({"project", "project_key", "admin_key"}, names of the key rows that had to be written, because they are new,
-    were lost, or were hashed under another pepper).
+    Returns ({"project", "project_key", "admin_key"}, names of the key rows that had to be written because
+    they are new, were lost, or were hashed under another pepper).
     """
     now = clock.now_ms()
     store, mixed_in = (
@@ -149,20 +148,21 @@ def seed(clients: Clients, outputs: Outputs, known: Mapping[str, Any]) -> tuple[
 
 
 def start_ticking(clients: Clients, outputs: Outputs) -> None:
-    """Run the supervisor once as its schedule would, so that ticks start now and not at the next full minute."""
-    event = json.loads((ROOT / "events" / "supervise" / "schedule.json").read_text()) if _sample().exists() else {
-        "version": "0", "id": "bootstrap", "source": "aws.events", "detail-type": "Scheduled Event",
-        "resources": [], "detail": {}, "time": clock.rfc3339(clock.now_ms()),
-    }  # fmt: skip
+    """Run the supervisor once as its schedule would, so that ticks start at once."""
+    event = {
+        "version": "0",
+        "id": ids.uuid7(clock.now_ms()),
+        "source": "aws.events",
+        "detail-type": "Scheduled Event",
+        "time": clock.rfc3339(clock.now_ms()),
+        "resources": [],
+        "detail": {},
+    }
     clients("lambda").invoke(
         FunctionName=outputs["SuperviseFunctionName"],
         InvocationType="Event",
         Payload=json.dumps(event).encode(),
     )
-
-
-def _sample() -> Path:
-    return ROOT / "events" / "supervise" / "schedule.json"
 
 
 def main() -> None:
@@ -172,12 +172,16 @@ def main() -> None:
     )
     parser.add_argument("--stack", required=True)
     arguments = parser.parse_args()
-    stack = boto3.client("cloudformation").describe_stacks(StackName=arguments.stack)["Stacks"][0]
+
+    def clients(service: str) -> Any:
+        return boto3.client(service)  # type: ignore[call-overload]
+
+    stack = clients("cloudformation").describe_stacks(StackName=arguments.stack)["Stacks"][0]
     outputs = {item["OutputKey"]: item["OutputValue"] for item in stack["Outputs"]}
-    filled = fill_secrets(boto3.client, outputs)
+    filled = fill_secrets(clients, outputs)
     if not filled:
         raise SystemExit("every secret has its value already: this stack was bootstrapped before")
-    seeded, _ = seed(boto3.client, outputs, {})
+    seeded, _ = seed(clients, outputs, {})
     print(json.dumps({"api_url": outputs["ApiUrl"], "bulk_url": outputs["BulkUrl"], **seeded}, indent=2))
 
 

@@ -1,6 +1,6 @@
 """Build the functions and both layers with `sam build`, once per change of what goes in.
 
-One build serves every local stack. For LocalStack, whose community edition mounts no layers, the built layers are
+One build serves every local stack. LocalStack's community edition mounts no layers: for it the built layers are
 linked into every built function and taken off the built template.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def build(target: str) -> tuple[Path, str, bool]:
         run_sam(
             "build", "--config-env", "embedded", "--build-dir", str(home / "out"),
             "--parameter-overrides", f"Runtime=python{python_minor()}",
-            TOCSIN_PYTHON=python_minor(), TOCSIN_PLATFORM="host",
+            TOCSIN_PYTHON=python_minor(), TOCSIN_PLATFORM=_platform(target),
         )  # fmt: skip
         if target == "localstack":
             link_layers(home / "out")
@@ -45,13 +46,25 @@ def build(target: str) -> tuple[Path, str, bool]:
         return template, fingerprint, True
 
 
+def machine() -> str:
+    """This machine's processor in Lambda's words."""
+    return "arm64" if platform.machine().lower() in {"arm64", "aarch64"} else "x86_64"
+
+
+def _platform(target: str) -> str:
+    """What the runtime layer is for: this machine (the emulator runs functions on it), or Lambda's Linux."""
+    if target == "ministack":
+        return "host"
+    return {"arm64": "aarch64-manylinux2014", "x86_64": "x86_64-manylinux2014"}[machine()]
+
+
 def link_layers(built: Path) -> None:
-    """Hard-link the content of both layers into every built function, and take the layers off the built template.
+    """Hard-link both layers into every built function, and take them off the built template.
 
     A function's own files win over a layer's, as on AWS.
     """
     import yaml
-    from samtranslator.yaml_helper import yaml_parse
+    from samtranslator.yaml_helper import yaml_parse  # type: ignore[import-untyped]
 
     template = built / "template.yaml"
     document = yaml_parse(template.read_text())
@@ -90,11 +103,11 @@ def run_sam(*arguments: str, **extra: str) -> str:
 
 
 def _page_assets() -> None:
-    """The docs page's script, from the locked npm package, into the function that serves it."""
+    """What the docs page shows: the script of the locked npm package, and the generated API document."""
     lock, stamp = ROOT / "package-lock.json", SHARED / "node-stamp"
     asset = ROOT / "functions" / "public" / "static" / "redoc.js"
-    if not asset.parent.parent.is_dir():
-        return
+    asset.parent.mkdir(exist_ok=True)
+    shutil.copyfile(ROOT / "docs" / "openapi.json", asset.parent / "openapi.json")
     wanted = hashlib.sha256(lock.read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text() == wanted and asset.exists():
         return
@@ -105,7 +118,6 @@ def _page_assets() -> None:
         raise LocalError("npm is not on PATH: install Node.js 20 or newer") from error
     if done.returncode:
         raise LocalError(f"npm ci failed:\n{done.stdout}{done.stderr}")
-    asset.parent.mkdir(exist_ok=True)
     shutil.copyfile(ROOT / REDOC, asset)
     stamp.write_text(wanted)
 

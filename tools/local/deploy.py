@@ -1,16 +1,14 @@
-"""Deploy the built template with `sam deploy`, unless the stack there already is this build with these parameters."""
+"""Deploy with `sam deploy`, unless the stack that is there already is this build with these parameters."""
 
 from __future__ import annotations
 
 import hashlib
-import platform
 from pathlib import Path
 from typing import Any
 
 import boto3
 from botocore.exceptions import ClientError
-
-from tools.local.build import run_sam
+from tools.local.build import machine, run_sam
 from tools.local.home import REGION, STACK, STAGE, Home, LocalError, python_minor
 
 ARTIFACTS = "tocsin-artifacts"
@@ -34,12 +32,11 @@ def client(home: Home, service: str) -> Any:
 
 
 def parameters(home: Home) -> dict[str, str]:
-    """Template parameters of a local stack. Deliveries may reach this stack's webhook receiver and nothing else private."""
-    machine = platform.machine().lower()
+    """Template parameters of a local stack. Deliveries may reach one private address, its receiver."""
     return {
         "Stage": STAGE,
         "Runtime": f"python{python_minor()}",
-        "Architecture": "arm64" if machine in {"arm64", "aarch64"} else "x86_64",
+        "Architecture": machine(),
         "Size": "small",
         "ScoreBatchWindow": "0",
         "TickSeconds": "5",

@@ -1,8 +1,8 @@
 """Start and stop MiniStack politely, from an environment of its own.
 
-MiniStack saves its state on SIGTERM only, so a stop waits for it, and a start after any other end says what was lost.
-The process holds a lock on `emulator.pid` for as long as it lives: that, not a number that may have been reused,
-tells whether it runs.
+MiniStack saves its state on SIGTERM only, so a stop waits for it, and a start after any other end says what
+was lost. The process holds a lock on `emulator.pid` for as long as it lives: that tells whether it runs, not a
+number that may have been reused.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -48,7 +49,7 @@ def healthy(home: Home) -> bool:
 
 
 def start(home: Home) -> bool:
-    """Start the emulator unless it runs already; True when it was started. Raises LocalError when the port is taken."""
+    """Start the emulator; False when it runs already. Raises LocalError when something else has the port."""
     if running(home):
         return False
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
@@ -57,6 +58,7 @@ def start(home: Home) -> bool:
             raise LocalError(
                 f"port {home.port} is taken by {who}: stop it, or choose another with TOCSIN_PORT=<port>"
             )
+    shutil.rmtree(home.folder / "emulator" / "tmp", ignore_errors=True)
     python = SHARED / "ministack" / "bin" / "python"
     pid_file, log = home.folder / "emulator.pid", home.folder / "emulator.log"
     with pid_file.open("a+") as lock, log.open("ab") as output:
@@ -84,7 +86,7 @@ def start(home: Home) -> bool:
 
 
 def lost_state(home: Home) -> bool:
-    """True when the emulator's last end was not polite, so writes since its last polite stop are gone. Ask before start()."""
+    """Whether the last end was not polite, so that writes since the polite one are gone. Ask before start()."""
     return not running(home) and _unsaved(home).exists()
 
 
@@ -98,7 +100,7 @@ def stop(home: Home) -> bool:
     while running(home):
         if time.monotonic() > deadline:
             raise LocalError(
-                f"the emulator (process {pid}) still saves its state after {STOP_S:.0f} s: wait, then try again"
+                f"the emulator (process {pid}) still saves its state after {STOP_S:.0f} s: try again later"
             )
         time.sleep(0.1)
     _unsaved(home).unlink(missing_ok=True)
@@ -106,7 +108,7 @@ def stop(home: Home) -> bool:
 
 
 def environment(home: Home) -> dict[str, str]:
-    """The emulator's whole environment. Nothing is inherited: host variables would leak into every function."""
+    """The emulator's whole environment. Nothing is inherited: it would leak into every function."""
     binaries = SHARED / "ministack" / "bin"
     data = home.folder / "emulator"
     for name in ("state", "s3", "tmp"):

@@ -1,8 +1,8 @@
 """Make the two Python environments every command needs, from lock files only.
 
-`.local/venv` holds tools, tests and the run-time set; `.local/ministack` holds the emulator. Both use one interpreter,
-because the emulator runs the functions with its own. Standard library only and runnable by the bare interpreter:
-nothing is installed yet when this runs. An environment whose lock file has not changed is left alone.
+`.local/venv` holds tools, tests and the run-time set; `.local/ministack` holds the emulator. Both use one
+interpreter, because the emulator runs the functions with its own. Standard library only: nothing is installed
+yet when this runs. An environment whose lock file has not changed is left alone.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def check_interpreter() -> str | None:
     low, high = SUPPORTED
     if low <= sys.version_info[:2] <= high:
         return None
-    found = "%d.%d" % sys.version_info[:2]
-    return f"tocsin: Python {found} is not supported; install Python 3.11, 3.12 or 3.13, or run make PYTHON=<its path>"
+    found = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    return f"tocsin: Python {found} is not supported: install 3.11, 3.12 or 3.13, or use make PYTHON=<path>"
 
 
 def _stamp(lock: Path) -> str:

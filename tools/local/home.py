@@ -1,7 +1,7 @@
 """Where one local stack lives: its folder, its port and the names derived from them.
 
-TOCSIN_HOME (default `.local`) and TOCSIN_PORT (default 4566) may be set so that two stacks run side by side; the Python
-environments and the build are shared by all of them.
+TOCSIN_HOME (default `.local`) and TOCSIN_PORT (default 4566) may be set so that two stacks run side by side;
+the Python environments and the build are shared by all of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class LocalError(Exception):
 
 @dataclass(frozen=True)
 class Home:
-    """One local stack. `folder` holds its state, logs and contract; `port` is the emulator's; `target` the platform."""
+    """One local stack: where its state, logs and contract are, the emulator's port, and the platform."""
 
     folder: Path
     port: int
@@ -43,8 +43,9 @@ class Home:
 
     @property
     def receiver(self) -> str:
-        """host:port kept free for a webhook receiver; the only private address that deliveries may reach here."""
-        return f"127.0.0.1:{self.port + RECEIVER_OFFSET}"
+        """host:port kept for a webhook receiver; the only private address that deliveries may reach."""
+        host = "127.0.0.1" if self.target == "ministack" else "host.docker.internal"
+        return f"{host}:{self.port + RECEIVER_OFFSET}"
 
     @property
     def credentials(self) -> dict[str, str]:
@@ -59,7 +60,7 @@ class Home:
 
 
 def current(environment: dict[str, str] | None = None) -> Home:
-    """The stack that the environment variables select. Raises LocalError for a port or target that cannot be."""
+    """The stack that the environment selects. Raises LocalError for a port or target that cannot be."""
     env = dict(os.environ) if environment is None else environment
     target = env.get("TARGET") or "ministack"
     if target not in {"ministack", "localstack"}:
@@ -77,5 +78,5 @@ def current(environment: dict[str, str] | None = None) -> Home:
 
 
 def python_minor() -> str:
-    """The running interpreter as "3.x": the emulator uses the same one, so the build and Runtime must as well."""
+    """The running interpreter as "3.x"; the emulator uses the same one, so build and Runtime must too."""
     return f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -192,6 +192,7 @@ _DATE: Final = re.compile(
     r"(?:19|20)\d\d[-/.](?:0?\d|1[0-2])(?!\d)|(?:19|20)\d\d[01]\d[0-3]\d(?!\d)", re.ASCII
 )
 _IPV4: Final = re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?!\w|[.-]\w)", re.ASCII)
+_DECIMAL: Final = re.compile(r"\+\d+\.\d+", re.ASCII)
 _GROUP: Final = re.compile(r"[^ ]+")
 
 _IBAN_HEAD: Final = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d\d(?=[ -]?[A-Za-z0-9])", re.ASCII)
@@ -319,6 +320,8 @@ def _numbers(text: str, profile: Profile) -> Iterator[Span]:
             continue
         lead = cluster[0].lstrip("(")
         if lead[0] == "+":
+            if lead[1:2] == "0" or _DECIMAL.fullmatch(lead):  # no country code begins with 0 (ITU-T E.164)
+                continue
             last = _phone_end(text, start, end, 11)
         else:
             said = list(_PHONE_WORD.finditer(text, max(0, start - 40), start))
@@ -380,7 +383,7 @@ def _secret_value(value: str, *, strict: bool) -> bool:
         return False
     if not strict or len(value) >= 20:
         return True
-    return len(value) >= 8 and any(char.isdigit() for char in value)
+    return len(value) >= 8 and not value.startswith("0x") and any(char.isdigit() for char in value)
 
 
 def _credentials(text: str) -> Iterator[Span]:

@@ -85,7 +85,7 @@ WEIGHTS: Final[Mapping[str, float]] = {
     "text": 0.4,
 }
 _MAX_TOKEN: Final = 96
-_MAX_OPEN_PER_TOKEN: Final = 32
+_MAX_OPEN_PER_TOKEN: Final = 64
 _MAX_EARLY: Final = 4
 _MERGES_AT_ONCE: Final = 12
 MAX_SPLIT: Final = 200
@@ -259,9 +259,9 @@ def correlate(
 ) -> Effects:
     """Put signals, in this order, into incidents. `view` must hold what needed() asks for and is not changed.
 
-    Stops before a signal whose effects could exceed `max_items` rows (Effects.items). It takes at least one,
-    or (when one signal ties together very many incidents) takes none and merges some of them: either way, calling again with
-    what was not consumed and the new state comes to an end.
+    Stops before a signal whose effects could exceed `max_items` rows (Effects.items). It takes at least one, or,
+    when one signal ties together very many incidents, takes none and merges some of them. Either way, calling
+    again with the new state and what was not consumed comes to an end.
     """
     engine = _Engine(view, project, topology, policy, now)
     for signal in signals:

@@ -41,7 +41,7 @@ class Marks(Protocol):
     """Port: what is known of event ids. Advice only: the score worker decides."""
 
     def lookup(self, project: str, event_ids: Sequence[str]) -> Mapping[str, tuple[str, bool]]:
-        """(digest as 32 hex characters, whether its commit is done) by id, for ids with a mark. Raises Retry."""
+        """(digest as 32 hex characters, whether its commit is done) by id, for marked ids. Raises Retry."""
 
 
 @dataclass(slots=True)

@@ -35,6 +35,7 @@ from tocsin.signals.series import (
 )
 
 __all__ = [
+    "SCORER_VERSION",
     "Prepared",
     "Scored",
     "Topology",

@@ -1,4 +1,4 @@
-"""Strict JSON: one meaning per text, and agreement with the standard library on everything that is allowed."""
+"""Strict JSON: one meaning per text, and agreement with the standard library on what is allowed."""
 
 from __future__ import annotations
 

@@ -10,12 +10,12 @@ import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tests.support.ingest_fakes import NOW_MS, sample
+from tools import event_schema
+
 from tocsin.kernel.clock import HOUR, MINUTE, rfc3339
 from tocsin.kernel.errors import Detail, Refusal
 from tocsin.signals import events
-from tools import event_schema
 
 FULL = sample(
     specversion="1.0",

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tests.support.ingest_fakes import (
     NOW_MS,
     PRINCIPAL,
@@ -18,6 +17,7 @@ from tests.support.ingest_fakes import (
     memory_intake,
     sample,
 )
+
 from tocsin.kernel import ids
 from tocsin.kernel.errors import Refusal
 from tocsin.kernel.http import Answer, Request

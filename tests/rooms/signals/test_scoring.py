@@ -362,7 +362,23 @@ def test_the_event_that_was_sent_is_left_alone_and_scoring_again_gives_the_same(
     assert sent == copy
 
 
-def test_the_worst_of_many_metrics_counts_and_work_is_bounded() -> None:
+def test_a_contribution_is_weight_times_value_rounded_down() -> None:
+    assert [BY_NAME["novelty"].contribution(x) for x in (0, 1, 5_000, SCALE)] == [0, 60, 300_000, 600_000]
+    assert [term[2] for term in lone(severity_raw="critical")["explain"]["terms"]] == [3_400_000, 600_000]
+
+
+def test_the_worst_metric_counts_wherever_its_name_sorts() -> None:
+    memory = Memory()
+    for i in range(30):
+        memory.score(
+            event(T0 + i * MINUTE, metrics={"a": 100.0 + i % 5, "b": 100.0 + i % 5, "c": 7.0 + i % 2})
+        )
+    last = memory.score(event(T0 + 31 * MINUTE, metrics={"a": 140.0, "b": 900.0, "c": 7.0}))[0]
+    assert last["explain"]["detail"]["metric_anomaly"] == "b"
+    assert last["features"]["metric_anomaly"] > 0.7
+
+
+def test_many_metrics_are_cut_and_numbers_that_are_none_are_left_out() -> None:
     many = {f"m{i:03d}": float(i) for i in range(200)}
     prepared = scoring.prepare(event(metrics=many), Flat())
     assert [name for name, _, _ in prepared.metrics] == [f"m{i:03d}" for i in range(scoring.MAX_METRICS)]
