@@ -1,4 +1,6 @@
-"""Digest: sums up for each channel what was withheld from it. Fed by the digest queue from an hourly schedule."""
+"""Digest: sums up for each channel what was withheld from it. Fed by the digest queue from an hourly
+schedule.
+"""
 
 from typing import Any
 
@@ -8,7 +10,7 @@ from tocsin.kernel.clock import parse_rfc3339
 
 
 @queue_entry
-def handler(message: dict[str, Any], context: Any) -> None:
+def handler(message: dict[str, Any], _context: Any) -> None:
     scheduled_at = parse_rfc3339(message["time"])
     only = message.get("project")
     records = wiring.digester().tick(scheduled_at, None if only is None else [only])

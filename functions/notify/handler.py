@@ -1,4 +1,6 @@
-"""Notify: tells channels about incidents. Fed by the notify queue: facts from the bus, and retries that fell due."""
+"""Notify: tells channels about incidents. Fed by the notify queue: facts from the bus, and retries that
+fell due.
+"""
 
 from typing import Any
 
@@ -7,7 +9,7 @@ from tocsin.entry import logger, queue_entry
 
 
 @queue_entry
-def handler(message: dict[str, Any], context: Any) -> None:
+def handler(message: dict[str, Any], _context: Any) -> None:
     dispatcher = wiring.dispatcher()
     if message.get("kind") == "deliver":
         record = dispatcher.deliver(message["record"])

@@ -115,8 +115,8 @@ _BODY: Final = frozenset(
 
 # What the examples name. The tests' sample world holds exactly these.
 EXAMPLE_EVENT: Final = "evt_t6rc23lc4gx6wz7scjuwhupaw5"
-EXAMPLE_INCIDENT: Final = "inc_019a9f00-0000-7000-8000-000000000001"
-EXAMPLE_OTHER_INCIDENT: Final = "inc_019a9f00-0000-7000-8000-000000000002"
+EXAMPLE_INCIDENT: Final = "inc_019a9f00-0000-7000-8000-000000000002"
+EXAMPLE_OTHER_INCIDENT: Final = "inc_019a9f00-0000-7000-8000-000000000001"
 EXAMPLE_CHANNEL: Final = "chn_019a9f00-0000-7000-8000-000000000003"
 
 _PAGE: Final = (

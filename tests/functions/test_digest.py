@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from functions.digest.handler import handler
 from tests.support.delivery_fakes import Bench, ChannelRows, Context, fact, webhook
+
 from tocsin import wiring
 from tocsin.delivery.digest import Digester
 from tocsin.delivery.model import PushBudget

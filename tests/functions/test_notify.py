@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from functions.notify.handler import handler
 from tests.support.delivery_fakes import Bench, Context, webhook
+
 from tocsin import wiring
 from tocsin.delivery.ports import SendResult
 
@@ -66,5 +66,12 @@ def test_a_bad_message_is_given_back_alone(bench: Bench) -> None:
 
 
 def test_every_sample_is_used() -> None:
-    used = {"incident_opened", "incident_escalated", "incident_resolved", "low_tier", "retry_due", "one_bad_of_two"}
+    used = {
+        "incident_opened",
+        "incident_escalated",
+        "incident_resolved",
+        "low_tier",
+        "retry_due",
+        "one_bad_of_two",
+    }
     assert {path.stem for path in SAMPLES.glob("*.json")} == used

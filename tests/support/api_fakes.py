@@ -27,7 +27,9 @@ from tocsin.signals.topology import Topology
 NOW = clock.parse_rfc3339("2026-11-20T10:30:00Z")
 PROJECT, OTHER = "demo", "other"
 FOREIGN_INCIDENT = "inc_019a9f00-0000-7000-8000-00000000000f"
-ALL_SCOPES = frozenset(f"{family}:*" for family in ("events", "incidents", "topology", "notify", "admin", "ingest"))
+ALL_SCOPES = frozenset(
+    f"{family}:*" for family in ("events", "incidents", "topology", "notify", "admin", "ingest")
+)
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
@@ -139,7 +141,9 @@ class Store:
         return dict(event) | ({"incident_id": owner} if owner else {})
 
     # EventReader and IncidentReader: `page` is shared, so each is a view below
-    def event_page(self, project: str, filters: EventFilters, position: Any, limit: int) -> Page[dict[str, Any]]:
+    def event_page(
+        self, project: str, filters: EventFilters, position: Any, limit: int
+    ) -> Page[dict[str, Any]]:
         self.reads += 1
         ordered = self.log.get(project, [])[::-1]
         start, found = position or 0, []
@@ -152,7 +156,9 @@ class Store:
 
     def event(self, project: str, identity: str) -> dict[str, Any] | None:
         self.reads += 1
-        return next((self._public(one) for one in self.log.get(project, []) if one["event_id"] == identity), None)
+        return next(
+            (self._public(one) for one in self.log.get(project, []) if one["event_id"] == identity), None
+        )
 
     def by_sender_id(self, project: str, sender_id: str) -> list[dict[str, Any]]:
         self.reads += 1
@@ -162,7 +168,9 @@ class Store:
         self, project: str, filters: IncidentFilters, position: Any, limit: int
     ) -> Page[Incident]:
         self.reads += 1
-        ordered = sorted(self.held.get(project, {}).values(), key=lambda one: (one.opened_at, one.id), reverse=True)
+        ordered = sorted(
+            self.held.get(project, {}).values(), key=lambda one: (one.opened_at, one.id), reverse=True
+        )
         ordered = [one for one in ordered if filters.matches(one) and (position is None or one.id < position)]
         more = len(ordered) > limit
         return Page(ordered[:limit], ordered[limit - 1].id if more else None, 1)
@@ -176,7 +184,9 @@ class Store:
         names = self.joined.get(identity, [])
         found = [one for one in self.log.get(project, []) if one["event_id"] in names]
         more = start + limit < len(found)
-        return Page([self._public(one) for one in found[start : start + limit]], start + limit if more else None, 1)
+        return Page(
+            [self._public(one) for one in found[start : start + limit]], start + limit if more else None, 1
+        )
 
     def overflow(self, project: str, identity: str) -> list[dict[str, Any]]:
         return []
@@ -195,7 +205,9 @@ class Store:
             case Change():
                 return [self._change(project, identity, operation)]
             case Merge():
-                made = incidents.merge([own[one] for one in (identity, *others)], by=operation.actor, now=operation.at)
+                made = incidents.merge(
+                    [own[one] for one in (identity, *others)], by=operation.actor, now=operation.at
+                )
                 self._write(project, made)
                 survivor = next(one for one in made.incidents.values() if one.merged_into is None)
                 return [survivor]
@@ -210,11 +222,19 @@ class Store:
         who = {"by": change.actor, "now": change.at}
         steps: list[Any] = []
         if change.status is not None:
-            steps.append({"open": incidents.reopen, "acknowledged": incidents.acknowledge, "resolved": incidents.resolve}[change.status])
+            steps.append(
+                {
+                    "open": incidents.reopen,
+                    "acknowledged": incidents.acknowledge,
+                    "resolved": incidents.resolve,
+                }[change.status]
+            )
         for step in steps:
             self._write(project, step(self.held[project][identity], **who))
         if change.verdict is not None:
-            self._write(project, incidents.give_verdict(self.held[project][identity], verdict=change.verdict, **who))
+            self._write(
+                project, incidents.give_verdict(self.held[project][identity], verdict=change.verdict, **who)
+            )
         if change.note is not None:
             self._write(project, incidents.note(self.held[project][identity], text=change.note, **who))
         return self.held[project][identity]
@@ -247,7 +267,9 @@ class Store:
     def document(self, project: str, name: str) -> tuple[int, Any]:
         return self.documents.get((project, name), (0, None))
 
-    def put_document(self, project: str, name: str, value: Any, expected_version: int | None, now: int) -> int:
+    def put_document(
+        self, project: str, name: str, value: Any, expected_version: int | None, now: int
+    ) -> int:
         current = self.document(project, name)[0]
         if expected_version not in (None, current):
             raise Refusal("ERR_CONFLICT", "The document changed meanwhile; read it again.")
@@ -276,7 +298,12 @@ class _Healings:
     """Three repairs, paged by index."""
 
     rows = tuple(
-        {"id": f"hea_{index}", "at": clock.rfc3339(NOW - index * 60_000), "kind": "mapping_disabled", "action": "enabled"}
+        {
+            "id": f"hea_{index}",
+            "at": clock.rfc3339(NOW - index * 60_000),
+            "kind": "mapping_disabled",
+            "action": "enabled",
+        }
         for index in range(3)
     )
 
@@ -293,7 +320,13 @@ class _Health:
         at = clock.rfc3339(NOW)
         return [
             {"part": "table", "kind": "store", "status": "up", "detail": "4 ms", "measured_at": at},
-            {"part": "score", "kind": "queue", "status": "degraded", "detail": "oldest 90 s", "measured_at": at},
+            {
+                "part": "score",
+                "kind": "queue",
+                "status": "degraded",
+                "detail": "oldest 90 s",
+                "measured_at": at,
+            },
         ]
 
     def metrics(self) -> list[tuple[str, str, str, dict[str, str], float]]:
@@ -313,6 +346,8 @@ def _incident(identity: str, members: Sequence[Mapping[str, Any]], opened_at: in
     made = change.open(identity, first.at, first.received_at)
     for signal in signals:
         incidents.absorb(change, made, signal, ())
+    made.timeline.clear()  # what is counted at founding is no change yet
+    made.entries = 0
     change.log(made, "opened", opened_at, f"opened by {first.title}")
     made.links["service:payments"] = [0.9, "same service payments", max(1, len(signals) - 1)]
     change.finish(Topology.empty())
@@ -361,8 +396,23 @@ def sample_world() -> ApiWorld:
     """A fresh sample world; equal every time."""
     world = ApiWorld()
     log = sample_events()
-    world.store.log = {PROJECT: log, OTHER: [scored("pay-4711", source="checkout", at="2026-11-20T10:00:00Z", project=OTHER, type="t", title="secret of others")]}
-    database, payments = _incident(EXAMPLE_OTHER_INCIDENT, log[:1], NOW - 11 * 60_000), _incident(EXAMPLE_INCIDENT, log[1:4], NOW - 9 * 60_000)
+    world.store.log = {
+        PROJECT: log,
+        OTHER: [
+            scored(
+                "pay-4711",
+                source="checkout",
+                at="2026-11-20T10:00:00Z",
+                project=OTHER,
+                type="t",
+                title="secret of others",
+            )
+        ],
+    }
+    database, payments = (
+        _incident(EXAMPLE_OTHER_INCIDENT, log[:1], NOW - 11 * 60_000),
+        _incident(EXAMPLE_INCIDENT, log[1:4], NOW - 9 * 60_000),
+    )
     foreign = _incident(FOREIGN_INCIDENT, world.store.log[OTHER], NOW)
     world.store.held = {PROJECT: {payments.id: payments, database.id: database}, OTHER: {foreign.id: foreign}}
     world.store.joined = {
@@ -370,7 +420,9 @@ def sample_world() -> ApiWorld:
         database.id: [log[0]["event_id"]],
         foreign.id: [world.store.log[OTHER][0]["event_id"]],
     }
-    channel = webhook("on-call", project=PROJECT, id=EXAMPLE_CHANNEL, created_at=NOW, url="https://hooks.example.com/tocsin")
+    channel = webhook(
+        "on-call", project=PROJECT, id=EXAMPLE_CHANNEL, created_at=NOW, url="https://hooks.example.com/tocsin"
+    )
     world.bench.add(channel)
     world.bench.add(webhook("theirs", project=OTHER, id=EXAMPLE_CHANNEL[:-1] + "f", created_at=NOW))
     world.bench.dispatcher().handle({**fact(incident=EXAMPLE_INCIDENT), "project": PROJECT})

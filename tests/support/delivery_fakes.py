@@ -1,4 +1,6 @@
-"""Delivery's ports in memory, with the same conditions as the tables, and a receiver whose answers tests script."""
+"""Delivery's ports in memory, with the same conditions as the tables, and a receiver whose answers tests
+script.
+"""
 
 from __future__ import annotations
 
@@ -196,7 +198,9 @@ class RoutingRows:
 
 @dataclass
 class Receiver:
-    """A webhook endpoint: answers from `script`, then 200. Keeps what it was sent, as the wire would show it."""
+    """A webhook endpoint: answers from `script`, then 200. Keeps what it was sent, as the wire would show
+    it.
+    """
 
     script: deque[SendResult] = field(default_factory=deque)
     got: list[tuple[str, str, bytes, int]] = field(default_factory=list)
@@ -251,7 +255,9 @@ class Bench:
         return channel
 
     def relay(self, until: int) -> list[NotificationRecord | None]:
-        """Plays the relay: every outbox row due up to `until` is sent and deleted, in order of its due time."""
+        """Plays the relay: every outbox row due up to `until` is sent and deleted, in order of its due
+        time.
+        """
         done = []
         while due := [(at, key) for key, at in self.world.outbox.items() if at <= until]:
             at, key = min(due)

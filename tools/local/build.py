@@ -1,7 +1,7 @@
 """Build the functions and both layers with `sam build`, once per change of what goes in.
 
-One build serves every local stack. LocalStack's community edition mounts no layers: for it the built layers are
-linked into every built function and taken off the built template.
+One build serves every local stack. LocalStack's community edition mounts no layers: for it they
+are linked into every built function and taken off the built template.
 """
 
 from __future__ import annotations

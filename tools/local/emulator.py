@@ -1,8 +1,8 @@
 """Start and stop MiniStack politely, from an environment of its own.
 
 MiniStack saves its state on SIGTERM only, so a stop waits for it, and a start after any other end says what
-was lost. The process holds a lock on `emulator.pid` for as long as it lives: that tells whether it runs, not a
-number that may have been reused.
+was lost. The process holds a lock on `emulator.pid` for as long as it lives: that tells whether it runs, not
+a number that may have been reused.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def start(home: Home) -> bool:
 
 
 def lost_state(home: Home) -> bool:
-    """Whether the last end was not polite, so that writes since the polite one are gone. Ask before start()."""
+    """Whether the last end was not polite, so that what was written since is gone. Ask before start()."""
     return not running(home) and _unsaved(home).exists()
 
 

@@ -67,7 +67,11 @@ def document(answers: Answers) -> Json:
         "components": {
             "securitySchemes": {
                 "ApiKeyAuth": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
-                "BearerAuth": {"type": "http", "scheme": "bearer", "bearerFormat": "API key (tcn_live_… or tcn_test_…)"},
+                "BearerAuth": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "API key (tcn_live_… or tcn_test_…)",
+                },
             },
             "headers": {
                 "TraceId": {
@@ -81,8 +85,12 @@ def document(answers: Answers) -> Json:
 
 
 def _schemas() -> Json:
-    requests: list[type[Any]] = [getattr(models, route.request) for route in ROUTES if _is_model(route.request)]
-    shapes: list[type[Any]] = [getattr(responses, route.response) for route in ROUTES if hasattr(responses, route.response)]
+    requests: list[type[Any]] = [
+        getattr(models, route.request) for route in ROUTES if _is_model(route.request)
+    ]
+    shapes: list[type[Any]] = [
+        getattr(responses, route.response) for route in ROUTES if hasattr(responses, route.response)
+    ]
     wanted = list(dict.fromkeys(requests + shapes))
     _, made = models_json_schema([(one, "validation") for one in wanted], ref_template=_REF)
     schemas: Json = dict(made["$defs"])
@@ -215,10 +223,22 @@ def _parameters(route: Route) -> list[Json]:
         meaning = f"Id of the {route.names}."
         shown = {e.name: {"summary": e.summary, "value": e.id} for e in route.examples if e.id}
         found.append(
-            {"name": "id", "in": "path", "required": True, "description": meaning, "schema": schema, "examples": shown}
+            {
+                "name": "id",
+                "in": "path",
+                "required": True,
+                "description": meaning,
+                "schema": schema,
+                "examples": shown,
+            }
         )
     for param in route.query:
-        made: Json = {"name": param.name, "in": "query", "description": param.meaning, "schema": _param_schema(param)}
+        made: Json = {
+            "name": param.name,
+            "in": "query",
+            "description": param.meaning,
+            "schema": _param_schema(param),
+        }
         if param.repeatable:
             made |= {"style": "form", "explode": True}
         if param.example:
@@ -228,7 +248,9 @@ def _parameters(route: Route) -> list[Json]:
         found.append(made)
     if route.request is not None and "ERR_CONFLICT" in route.refusals and _is_model(route.request):
         meaning = 'ETag that was read, such as "3"; 409 when it is no longer current.'
-        found.append({"name": "If-Match", "in": "header", "description": meaning, "schema": {"type": "string"}})
+        found.append(
+            {"name": "If-Match", "in": "header", "description": meaning, "schema": {"type": "string"}}
+        )
     return found
 
 
@@ -263,7 +285,9 @@ def _request_body(route: Route) -> Json:
             "application/json": {"schema": {"anyOf": [one, many]}, "examples": shown},
             "application/x-ndjson": {"schema": {"type": "string", "description": "One event per line."}},
             "application/cloudevents+json": {"schema": cloud},
-            "application/cloudevents-batch+json": {"schema": {"type": "array", "items": cloud, "maxItems": 500}},
+            "application/cloudevents-batch+json": {
+                "schema": {"type": "array", "items": cloud, "maxItems": 500}
+            },
         }
     return {"required": True, "content": content}
 
@@ -348,8 +372,8 @@ def markdown() -> str:
         "Made from `shared/tocsin/routes.py` by `tools/openapi.py`; the full reference is `openapi.json` beside this file,",
         "served at `/openapi.json` and, for people, at `/docs`.",
         "",
-        "Answers are `{\"data\", \"meta\"}`, errors `{\"error\": {\"code\", \"message\", \"details\", \"trace_id\"}}`; each detail "
-        "is `{\"field\", \"rule\", \"fix\"}`.",
+        'Answers are `{"data", "meta"}`, errors `{"error": {"code", "message", "details", "trace_id"}}`; each detail '
+        'is `{"field", "rule", "fix"}`.',
         "The key travels in `X-Api-Key` or `Authorization: Bearer`. An object of another project is 404, like one that does",
         "not exist. A wrong method is 405 with `Allow`. Unknown, repeated and malformed query parameters are refused.",
         "",
@@ -362,7 +386,14 @@ def markdown() -> str:
         "",
     ]
     for group, meaning in _GROUPS.items():
-        lines += [f"## {group.capitalize()}", "", meaning, "", "| route | scope | what it does | also at |", "|---|---|---|---|"]
+        lines += [
+            f"## {group.capitalize()}",
+            "",
+            meaning,
+            "",
+            "| route | scope | what it does | also at |",
+            "|---|---|---|---|",
+        ]
         for route in ROUTES:
             if route.group == group:
                 scope = f"`{route.scope}`" if route.scope else "none"

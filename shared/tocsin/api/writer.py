@@ -150,7 +150,9 @@ class IncidentOperations:
         """Members to move and members to keep, as signals."""
         places = self._members.places(project, incident, MAX_MEMBERS)
         if len(places) > MAX_MEMBERS:
-            raise Refusal("ERR_BATCH_TOO_LARGE", f"an incident of more than {MAX_MEMBERS} events cannot be split")
+            raise Refusal(
+                "ERR_BATCH_TOO_LARGE", f"an incident of more than {MAX_MEMBERS} events cannot be split"
+            )
         signals = {
             event["event_id"]: correlation.signal_of(event, n, i, topology)
             for (n, i), event in self._members.own(project, incident.id, places)

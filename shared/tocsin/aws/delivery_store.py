@@ -1,7 +1,7 @@
 """Delivery's rows in DynamoDB; implements the stores of tocsin.delivery.ports.
 
-A notification is one row in its incident's partition and a pointer in the partition of its day. Whatever must change
-together (record, outbox row, budget, digest note) is one transaction.
+A notification is one row in its incident's partition and a pointer in the partition of its day. Whatever must
+change together (record, outbox row, budget, digest note) is one transaction.
 """
 
 from __future__ import annotations
@@ -169,7 +169,9 @@ class DynamoNotifications:
         return ((row["sk"], row) for row in rows if row["sk"] != cursor)
 
     def _of_days(self, project: str, cursor: str | None, now: int) -> Iterator[tuple[str, Row | None]]:
-        """Rows behind the day pointers, newest first, read in groups; the position is the pointer's sort key."""
+        """Rows behind the day pointers, newest first, read in groups; the position is the pointer's sort
+        key.
+        """
         newest = int(cursor.partition("#")[0]) if cursor else now
         for day_at in range(newest, now - LISTED_DAYS * clock.DAY, -clock.DAY):
             pk = keys.notification_day(project, keys.day(day_at))

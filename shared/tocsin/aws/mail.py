@@ -21,7 +21,9 @@ def _ms(started: float) -> int:
 
 
 class SesMail:
-    """Implements MailSender by SendRawEmail; recipients are given apart from the message, so headers add none."""
+    """Implements MailSender by SendRawEmail; recipients are given apart from the message, so headers add
+    none.
+    """
 
     def __init__(self, client: Any, sender: str) -> None:
         self._client = client
@@ -68,7 +70,8 @@ class SmtpMail:
         except (smtplib.SMTPException, OSError) as error:
             return SendResult(0, f"SMTP: {type(error).__name__}", ms=_ms(started))
         if refused:
-            # Sending again would reach the others twice; who was refused is on the record as an error of a success.
+            # Sending again would reach the others twice; who was refused is on the record as an error of a
+            # success.
             return SendResult(
                 250, f"SMTP: {len(refused)} of {len(to)} recipients were refused", ms=_ms(started)
             )

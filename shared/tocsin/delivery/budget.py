@@ -1,8 +1,8 @@
 """Push budgets: how many notifications a project and a channel may push before the rest waits for the digest.
 
-Generic cell rate algorithm (ITU-T I.371, the virtual scheduling form) in integer microseconds: the whole state of a
-bucket is one number, its theoretical arrival time (TAT). A fifth of each burst is reserved for critical incidents, so
-that a storm of lesser ones cannot silence them.
+Generic cell rate algorithm (ITU-T I.371, the virtual scheduling form) in integer microseconds: the whole
+state of a bucket is one number, its theoretical arrival time (TAT). A fifth of each burst is reserved for
+critical incidents, so that a storm of lesser ones cannot silence them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Final
 from tocsin.delivery.model import PushBudget
 
 _HOUR_US: Final = 3_600_000_000
-#: Share of the burst that only critical incidents may use, in percent (rounded down, so a burst under 5 has none).
+#: Share of the burst that only critical incidents may use, in percent (rounded down, so a burst under 5 has
+#: none).
 RESERVED_PERCENT: Final = 20
 #: Name of the project's own bucket beside those of its channels.
 PROJECT_BUCKET: Final = "*"
@@ -22,7 +23,9 @@ PROJECT_BUCKET: Final = "*"
 
 @dataclass(frozen=True, slots=True)
 class BudgetState:
-    """TATs in microseconds by bucket name, with the version of the row they were read from (0: no row yet)."""
+    """TATs in microseconds by bucket name, with the version of the row they were read from (0: no row
+    yet).
+    """
 
     version: int
     tats: Mapping[str, int]
@@ -30,7 +33,9 @@ class BudgetState:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Outcome of asking: either `wait_ms` 0 and the state to write, or the wait and the bucket that is empty."""
+    """Outcome of asking: either `wait_ms` 0 and the state to write, or the wait and the bucket that is
+    empty.
+    """
 
     wait_ms: int
     state: BudgetState
@@ -54,7 +59,9 @@ def take_one(tat: int, budget: PushBudget, now_us: int, critical: bool, cost: in
 def take(
     state: BudgetState, budgets: Mapping[str, PushBudget], now_ms: int, *, critical: bool, cost: int = 1
 ) -> Grant:
-    """Takes `cost` from every bucket of `budgets`, or from none. Buckets that are full again are dropped from the state."""
+    """Takes `cost` from every bucket of `budgets`, or from none. Buckets that are full again are dropped from
+    the state.
+    """
     now_us = now_ms * 1000
     tats = {name: tat for name, tat in state.tats.items() if tat > now_us or name in budgets}
     for name, budget in budgets.items():

@@ -1,7 +1,8 @@
-"""Channels of a project: what a client may ask for, what is refused and why, and the secret that is shown once.
+"""Channels of a project: what a client may ask for, what is refused and why, and the secret that is shown
+once.
 
-A webhook's signing secret is derived from the deployment's master secret, the channel id and the secret version. It is
-never stored: it appears in the answer to creation and to rotation and nowhere else.
+A webhook's signing secret is derived from the deployment's master secret, the channel id and the secret
+version. It is never stored: it appears in the answer to creation and to rotation and nowhere else.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ _WRITABLE: Final = frozenset({"name", "url", "to", "enabled", "budget", "digest"
 _READONLY: Final = frozenset(
     {"id", "project", "secret_version", "created_at", "disabled_reason", "failing_since", "version", "secret"}
 )
-#: Addresses of RFC 5321's dot-atom form, ASCII only; quoted local parts and address literals are not accepted.
+#: Addresses of RFC 5321's dot-atom form, ASCII only; quoted local parts and address literals are not
+#: accepted.
 _ADDRESS = re.compile(
     r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
     r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z][A-Za-z0-9-]{0,61}[A-Za-z0-9]",
@@ -39,7 +41,8 @@ SecretOf = Callable[[str, int], str]
 def parse_channel(project: str, body: Any, now: int, check_url: CheckUrl) -> Channel:
     """A new channel from a client's JSON. Refuses with every broken rule at once.
 
-    {"kind": "webhook", "name", "url"} or {"kind": "email", "name", "to": [...]}, with enabled, budget and digest optional.
+    {"kind": "webhook", "name", "url"} or {"kind": "email", "name", "to": [...]}, with enabled, budget and
+    digest optional.
     """
     if not isinstance(body, Mapping):
         raise refuse([Detail("", "must be an object", "send a JSON object")], "not a channel")
@@ -172,7 +175,9 @@ class Channels:
         return changed.as_json()
 
     def rotate(self, project: str, channel_id: str, now: int) -> Json:
-        """A new secret, shown this once. For a day deliveries carry signatures of both the new and the old one."""
+        """A new secret, shown this once. For a day deliveries carry signatures of both the new and the old
+        one.
+        """
         channel = self.get(project, channel_id)
         if channel.kind != "webhook":
             raise Refusal("ERR_CONFLICT", "only webhook channels have a secret")

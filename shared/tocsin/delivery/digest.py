@@ -1,9 +1,10 @@
 """Digests: what was withheld from a channel since its last digest, and what is open, once per slot.
 
-Slots are the full hours (hourly) or 08:00 UTC (daily). A digest is one notification record keyed by its slot, so it is
-sent once however often a schedule fires, and retried like everything else. The ledger of a channel is moved before the
-notes are read; from then on no older note can be added, so nothing falls between two digests and a digest begun by a
-worker that died is finished with the same lines. Slots that passed without a run are caught up by one late digest.
+Slots are the full hours (hourly) or 08:00 UTC (daily). A digest is one notification record keyed by its slot,
+so it is sent once however often a schedule fires, and retried like everything else. The ledger of a channel
+is moved before the notes are read; from then on no older note can be added, so nothing falls between two
+digests and a digest begun by a worker that died is finished with the same lines. Slots that passed without a
+run are caught up by one late digest.
 """
 
 from __future__ import annotations
@@ -101,7 +102,9 @@ class Digester:
         return begun if self.store.move(begun) else None
 
     def _finish(self, channel: Channel, ledger: DigestLedger, *, late: bool) -> NotificationRecord | None:
-        """Claims and sends the digest of an open ledger, then closes it. Hourly digests with nothing to say are not sent."""
+        """Claims and sends the digest of an open ledger, then closes it. Hourly digests with nothing to say
+        are not sent.
+        """
         notes = self.store.withheld(channel.project, channel.id, ledger.start, ledger.end, MAX_NOTES + 1)
         record = None
         if notes or channel.digest == "daily":
@@ -142,8 +145,9 @@ class Digester:
 def account(notes: Sequence[Withheld]) -> dict[str, Any]:
     """What was withheld: totals by reason and tier, and the incidents it was about, loudest first.
 
-    {"total", "by_reason", "by_tier", "incidents": [{incident_id, tier, score, title, kind, at, count, reasons}], "more",
-    "truncated"}; `more` counts the incidents beyond the listed ones, `truncated` says that even counting was cut short.
+    {"total", "by_reason", "by_tier", "incidents": [{incident_id, tier, score, title, kind, at, count,
+    reasons}], "more", "truncated"}; `more` counts the incidents beyond the listed ones, `truncated` says that
+    even counting was cut short.
     """
     counted = notes[:MAX_NOTES]
     incidents: dict[str, list[Withheld]] = {}

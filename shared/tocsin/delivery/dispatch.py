@@ -2,14 +2,15 @@
 
 The life of a record (docs/notifications.md draws it):
 
-    claim    put-if-absent, in one transaction with the budget it uses, its digest note when it is withheld, and an outbox
-             row due when the worker's lease ends
+    claim    put-if-absent, in one transaction with the budget it uses, its digest note when it is withheld,
+             and an outbox row due when the worker's lease ends
     attempt  one signed post or mail, under the endpoint's in-flight cap
-    settle   conditional on the version read: delivered (2xx only), retrying (outbox row at the next due time), or failed
+    settle   conditional on the version read: delivered (2xx only), retrying (outbox row at the next due
+             time), or failed
 
-A record that is not finished always has an outbox row. A worker that dies anywhere is therefore repeated by that row,
-with the same webhook-id, fresh timestamp and signature; a second worker that arrives meanwhile meets the lease and
-leaves the record alone.
+A record that is not finished always has an outbox row. A worker that dies anywhere is therefore repeated by
+that row, with the same webhook-id, fresh timestamp and signature; a second worker that arrives meanwhile
+meets the lease and leaves the record alone.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ from tocsin.delivery.routing import Routing, Verdict, dry_run, plan
 from tocsin.kernel import clock
 from tocsin.kernel.errors import Refusal, Retry
 
-#: Delays after the 1st, 2nd … failed attempt, in ms (Standard Webhooks' recommended schedule); then it failed for good.
+#: Delays after the 1st, 2nd … failed attempt, in ms (Standard Webhooks' recommended schedule); then it failed
+#: for good.
 SCHEDULE: Final = tuple(
     clock.SECOND * seconds for seconds in (5, 30, 120, 600, 3_600, 4 * 3_600, 12 * 3_600, 24 * 3_600)
 )
@@ -103,7 +105,8 @@ class Dispatcher:
     def handle(self, fact: Mapping[str, Any]) -> list[NotificationRecord]:
         """Notifies everybody concerned by the detail of one bus message; returns the records, new or met.
 
-        Handling a fact again, at the same time or later, adds nothing. Kinds that cannot be notified give no record.
+        Handling a fact again, at the same time or later, adds nothing. Kinds that cannot be notified give no
+        record.
         """
         if fact.get("kind") not in KINDS:
             return []
@@ -115,8 +118,8 @@ class Dispatcher:
     def deliver(self, reference: Mapping[str, Any]) -> NotificationRecord | None:
         """The next attempt of a record whose outbox row was sent; None if there is no such record.
 
-        `reference` is {project, incident_id, seq, channel_id, wake_at}. `wake_at` tells this row from earlier ones of the
-        record: it is what makes an early clock here harmless, and an outdated message too.
+        `reference` is {project, incident_id, seq, channel_id, wake_at}. `wake_at` tells this row from earlier
+        ones of the record: it is what makes an early clock here harmless, and an outdated message too.
         """
         try:
             project, incident_id = str(reference["project"]), str(reference["incident_id"])
@@ -159,12 +162,16 @@ class Dispatcher:
     def dry_run(
         self, project: str, fact: Mapping[str, Any], routing: Routing | None = None
     ) -> dict[str, Any]:
-        """What `handle` would decide and why, by the stored document or by a candidate; budgets are not consulted."""
+        """What `handle` would decide and why, by the stored document or by a candidate; budgets are not
+        consulted.
+        """
         transition = Transition.from_fact({**fact, "project": project})
         return dry_run(routing or self._routing(project), self._ports.channels.get_all(project), transition)
 
     def announce(self, record: NotificationRecord, channel: Channel) -> NotificationRecord:
-        """Claims and attempts a record that is outside rules and budgets: a digest, a test, a notice about a channel."""
+        """Claims and attempts a record that is outside rules and budgets: a digest, a test, a notice about a
+        channel.
+        """
         claimed = replace(record, wake_at=self._ports.clock() + self._policy.lease_ms)
         if self._ports.notifications.claim(claimed) is Claim.WON:
             return self._attempt(claimed, channel)
@@ -230,8 +237,8 @@ class Dispatcher:
     ) -> Withheld | None:
         """The digest note of a withheld record.
 
-        A note must be later than the end of the last digest, which another worker's clock may have put ahead of this
-        one's; each lost claim therefore reaches ten times further ahead.
+        A note must be later than the end of the last digest, which another worker's clock may have put ahead
+        of this one's; each lost claim therefore reaches ten times further ahead.
         """
         if record.decision != "withheld" or channel.digest == "off":
             return None
@@ -396,7 +403,9 @@ class Dispatcher:
         raise Retry("the channel's row is contended")
 
     def _tell_others(self, record: NotificationRecord, failed: Channel, reason: str) -> None:
-        """One notice a day about a failing channel, through the first other channel that works; mail before webhooks."""
+        """One notice a day about a failing channel, through the first other channel that works; mail before
+        webhooks.
+        """
         if record.kind == CHANNEL_FAILED:
             return  # otherwise two broken channels would report each other for ever
         now = self._ports.clock()

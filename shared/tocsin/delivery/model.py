@@ -48,7 +48,8 @@ class PushBudget:
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """Where a project wants to be told. `version` counts writes of the row; `secret_version` counts rotations.
+    """Where a project wants to be told. `version` counts writes of the row; `secret_version` counts
+    rotations.
 
     `failing_since` is the first failure after the last success, kept only while the channel fails.
     """
@@ -151,7 +152,9 @@ class Transition:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try: when it began, HTTP or SMTP status (0 when there was no answer), what went wrong, how long it took."""
+    """One try: when it began, HTTP or SMTP status (0 when there was no answer), what went wrong, how long it
+    took.
+    """
 
     at: int
     status: int
@@ -166,9 +169,10 @@ class Attempt:
 class NotificationRecord:
     """What became of one transition on one channel. There is exactly one per (incident_id, seq, channel_id).
 
-    `payload` is fixed when the record is made, so every attempt sends the same bytes. `wake_at` is the due time of the
-    outbox row that will bring an unfinished record back; a record that is not finished always has one. `reason` is a word
-    of WITHHELD_REASONS for what was withheld and the last error for what failed; `detail` says more in a sentence.
+    `payload` is fixed when the record is made, so every attempt sends the same bytes. `wake_at` is the due
+    time of the outbox row that will bring an unfinished record back; a record that is not finished always has
+    one. `reason` is a word of WITHHELD_REASONS for what was withheld and the last error for what failed;
+    `detail` says more in a sentence.
     """
 
     project: str
@@ -191,7 +195,9 @@ class NotificationRecord:
 
     @property
     def id(self) -> str:
-        """`ntf_` id; a function of what the record is about, so that a repeated claim names the same record."""
+        """`ntf_` id; a function of what the record is about, so that a repeated claim names the same
+        record.
+        """
         return derived_id(
             "ntf", self.created_at, self.project, self.incident_id, str(self.seq), self.channel_id
         )

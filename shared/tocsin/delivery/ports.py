@@ -1,4 +1,6 @@
-"""What delivery needs from the world. Each port has two implementations: the AWS adapter and the tests' memory."""
+"""What delivery needs from the world. Each port has two implementations: the AWS adapter and the tests'
+memory.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from tocsin.delivery.routing import Routing
 
 
 class Claim(Enum):
-    """Answer to a claim: ours, somebody's already, or something it depended on moved (read again and repeat)."""
+    """Answer to a claim: ours, somebody's already, or something it depended on moved (read again and
+    repeat).
+    """
 
     WON = "won"
     EXISTS = "exists"
@@ -39,7 +43,9 @@ class Withheld:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A bounded page of records, newest first. `cursor` continues it (None at the end); `scanned` counts rows read."""
+    """A bounded page of records, newest first. `cursor` continues it (None at the end); `scanned` counts rows
+    read.
+    """
 
     records: Sequence[NotificationRecord]
     cursor: str | None
@@ -48,7 +54,9 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class SendResult:
-    """Answer of a receiver. `status` is 0 when there was none; `retry_after_s` is what it asked for, in seconds."""
+    """Answer of a receiver. `status` is 0 when there was none; `retry_after_s` is what it asked for, in
+    seconds.
+    """
 
     status: int
     error: str | None = None
@@ -62,10 +70,11 @@ class SendResult:
 
 @dataclass(frozen=True, slots=True)
 class DigestLedger:
-    """How far a channel's digests are. The digest of `slot` carries what was withheld at times in (start, end].
+    """How far a channel's digests are. The digest of `slot` carries what was withheld at times in (start,
+    end].
 
-    `open` says that slot was begun and its record may not exist yet. No note with a time up to `end` can be added any
-    more (claims check it), so that a digest repeated after a crash holds the same lines.
+    `open` says that slot was begun and its record may not exist yet. No note with a time up to `end` can be
+    added any more (claims check it), so that a digest repeated after a crash holds the same lines.
     """
 
     project: str
@@ -87,11 +96,15 @@ class NotificationStore(Protocol):
         budget: tuple[BudgetState, BudgetState] | None = None,
         note: Withheld | None = None,
     ) -> Claim:
-        """Puts a record if none exists, with its outbox row (`record.wake_at`), the budget it uses (old and new state)
-        and its digest note. RACED when the budget row moved, or when the channel's ledger is past `note.at`."""
+        """Puts a record if none exists, with its outbox row (`record.wake_at`), the budget it uses (old and
+        new state) and its digest note. RACED when the budget row moved, or when the channel's ledger is past
+        `note.at`.
+        """
 
     def save(self, old: NotificationRecord, new: NotificationRecord) -> bool:
-        """Replaces `old` (same version, else False) and moves its outbox row from `old.wake_at` to `new.wake_at`."""
+        """Replaces `old` (same version, else False) and moves its outbox row from `old.wake_at` to
+        `new.wake_at`.
+        """
 
     def get(self, project: str, incident_id: str, seq: int, channel_id: str) -> NotificationRecord | None: ...
 
@@ -114,7 +127,9 @@ class ChannelStore(Protocol):
     def get(self, project: str, channel_id: str) -> Channel | None: ...
 
     def put(self, channel: Channel, expected_version: int | None) -> bool:
-        """Writes a channel over the given version (None: it must not exist). False when another writer was first."""
+        """Writes a channel over the given version (None: it must not exist). False when another writer was
+        first.
+        """
 
     def delete(self, project: str, channel_id: str, expected_version: int) -> bool: ...
 
@@ -142,7 +157,9 @@ class DigestStore(Protocol):
     def ledger(self, project: str, channel_id: str) -> DigestLedger | None: ...
 
     def move(self, new: DigestLedger) -> bool:
-        """Writes a ledger over version `new.version - 1` (0: none yet). False when another worker was first."""
+        """Writes a ledger over version `new.version - 1` (0: none yet). False when another worker was
+        first.
+        """
 
     def withheld(self, project: str, channel_id: str, start: int, end: int, limit: int) -> Sequence[Withheld]:
         """Notes with start < at <= end, oldest first, read consistently."""

@@ -1,8 +1,9 @@
-"""What receivers read: CloudEvents for webhooks, text and plain HTML for mail. Senders' texts arrive here as data.
+"""What receivers read: CloudEvents for webhooks, text and plain HTML for mail. Senders' texts arrive here as
+data.
 
 Every string that an event brought is made harmless for the place it is put in: one line and visible controls
-everywhere, escaped HTML in HTML, escaped Markdown in text (many readers render it), and headers without line breaks.
-Mails load nothing from anywhere.
+everywhere, escaped HTML in HTML, escaped Markdown in text (many readers render it), and headers without line
+breaks. Mails load nothing from anywhere.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ _SPACES = re.compile(r"\s+")
 
 
 def line(text: Any, limit: int = 200) -> str:
-    """One printable line: white space collapsed, controls and bidi or zero-width characters shown as [U+202E]."""
+    """One printable line: white space collapsed, controls and bidi or zero-width characters shown as
+    [U+202E].
+    """
     flat = _SPACES.sub(" ", str(text)).strip()
     if not flat.isprintable():
         flat = "".join(c if c.isprintable() else f"[U+{ord(c):04X}]" for c in flat)
@@ -39,7 +42,9 @@ def line(text: Any, limit: int = 200) -> str:
 
 
 def markdown(text: Any, limit: int = 200) -> str:
-    """`line`, with whatever Markdown would read as a link, image, emphasis, code, table, heading or HTML escaped."""
+    """`line`, with whatever Markdown would read as a link, image, emphasis, code, table, heading or HTML
+    escaped.
+    """
     return _MARKDOWN.sub(r"\\\1", line(text, limit))
 
 
@@ -53,7 +58,9 @@ def event_type(kind: str) -> str:
 
 
 def cloud_event(record: NotificationRecord) -> Json:
-    """CloudEvents 1.0 in structured JSON. `id` is the webhook-id, so receivers that drop repeats by either do right."""
+    """CloudEvents 1.0 in structured JSON. `id` is the webhook-id, so receivers that drop repeats by either do
+    right.
+    """
     return {
         "specversion": "1.0",
         "id": record.webhook_id,
@@ -74,8 +81,8 @@ def webhook_body(record: NotificationRecord) -> bytes:
 def mail(record: NotificationRecord, channel: Channel, sender: str, now: int) -> EmailMessage:
     """The mail of a record, addressed to the channel's recipients and nobody else.
 
-    Built under email.policy.SMTP, which folds and encodes headers and refuses line breaks in them; Message-ID is a
-    function of the record, and mails of one incident form one thread.
+    Built under email.policy.SMTP, which folds and encodes headers and refuses line breaks in them; Message-ID
+    is a function of the record, and mails of one incident form one thread.
     """
     data = record.payload.get("data", {})
     subject, paragraphs = _letter(record.kind, data)

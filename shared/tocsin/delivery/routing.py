@@ -1,7 +1,8 @@
-"""Which channels hear of a transition: an ordered list of rules, and an explanation of every step of the answer.
+"""Which channels hear of a transition: an ordered list of rules, and an explanation of every step of the
+answer.
 
-Rules look at structured facts only (tier, kind, names, tags), never at titles or texts, so nothing an event says can
-change where it goes.
+Rules look at structured facts only (tier, kind, names, tags), never at titles or texts, so nothing an event
+says can change where it goes.
 """
 
 from __future__ import annotations
@@ -161,8 +162,9 @@ def matching(routing: Routing, transition: Transition) -> list[Rule]:
 def plan(routing: Routing, channels: Sequence[Channel], transition: Transition) -> list[Verdict]:
     """Who is told and who is not, with the reason.
 
-    A channel nobody asked for is absent, with one exception: when a transition that the default rule would tell reaches
-    no channel at all, every enabled channel is listed as withheld by routing, so that silence is on the account.
+    A channel nobody asked for is absent, with one exception: when a transition that the default rule would
+    tell reaches no channel at all, every enabled channel is listed as withheld by routing, so that silence is
+    on the account.
     """
     verdicts: dict[str, Verdict] = {}
     for rule in matching(routing, transition):
@@ -184,7 +186,9 @@ def plan(routing: Routing, channels: Sequence[Channel], transition: Transition) 
 
 
 def dry_run(routing: Routing, channels: Sequence[Channel], transition: Transition) -> Json:
-    """What would happen to a transition and why, rule by rule and condition by condition. Nothing is sent or kept."""
+    """What would happen to a transition and why, rule by rule and condition by condition. Nothing is sent or
+    kept.
+    """
     applied = {id(rule) for rule in matching(routing, transition)}
     stopped = False
     rules = []
@@ -218,10 +222,11 @@ def dry_run(routing: Routing, channels: Sequence[Channel], transition: Transitio
 
 
 def parse_routing(document: Any, known_channels: Collection[str], version: int) -> Routing:
-    """A document as a client sends it: {"rules": [...], "budget"?: {...}}. Refuses ERR_SCHEMA with every broken rule.
+    """A document as a client sends it: {"rules": [...], "budget"?: {...}}. Refuses ERR_SCHEMA with every
+    broken rule.
 
-    `version` is the number the parsed document will carry; a `version` member of the document itself is ignored here,
-    the store's condition decides.
+    `version` is the number the parsed document will carry; a `version` member of the document itself is
+    ignored here, the store's condition decides.
     """
     details: list[Detail] = []
     if not isinstance(document, Mapping) or not isinstance(document.get("rules"), list):
@@ -249,7 +254,9 @@ def parse_routing(document: Any, known_channels: Collection[str], version: int) 
 
 
 def stored_routing(document: Mapping[str, Any], version: int) -> Routing:
-    """A document that was accepted before. Channels it names may be gone since; they are simply not there to be told."""
+    """A document that was accepted before. Channels it names may be gone since; they are simply not there to
+    be told.
+    """
     named = {channel for rule in document["rules"] for channel in rule["channels"]}
     return parse_routing(document, named, version)
 

@@ -1,4 +1,6 @@
-"""One signed post through the egress guard: resolved once, pinned, no redirects followed, fresh signature each time."""
+"""One signed post through the egress guard: resolved once, pinned, no redirects followed, fresh signature
+each time.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,8 @@ class SignedWebhooks:
             target = egress.check(channel.url or "", self.resolve, self.allow)
             answer = self.post(target, body, self._headers(channel, message_id, body, now))
         except Refusal as refusal:
-            # Names change: an address refused today may be right tomorrow, so this counts as a failed attempt.
+            # Names change: an address refused today may be right tomorrow, so this counts as a failed
+            # attempt.
             return SendResult(0, refusal.message[:200], ms=_ms(started))
         except Retry as failure:
             return SendResult(0, failure.reason[:200], ms=_ms(started))

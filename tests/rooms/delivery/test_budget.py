@@ -1,4 +1,6 @@
-"""The push budget: exact, never more than the burst plus the rate allows, with a share kept for critical incidents."""
+"""The push budget: exact, never more than the burst plus the rate allows, with a share kept for critical
+incidents.
+"""
 
 from __future__ import annotations
 

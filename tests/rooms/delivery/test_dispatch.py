@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import deque
 from dataclasses import replace
@@ -144,7 +145,7 @@ def test_retries_follow_the_schedule_with_jitter_then_fail_and_somebody_else_is_
     record = bench.world.get_record("acme", "inc_1", 1, "chn_ops")
     assert record is not None
     times = [attempt.at for attempt in record.attempts]
-    waits = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    waits = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert waits == [delay + delay // 10 for delay in SCHEDULE]
     assert record.decision == "failed"
     assert record.reason == "status 500"

@@ -1,4 +1,6 @@
-"""Rules: order, continue, mute, the built-in default, the dry run's explanation, and what a document may hold."""
+"""Rules: order, continue, mute, the built-in default, the dry run's explanation, and what a document may
+hold.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The signed post: what receivers verify, two secrets while one is rotated out, and trouble told as a result."""
+"""The signed post: what receivers verify, two secrets while one is rotated out, and trouble told as a
+result.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,12 @@ def _secret(channel_id: str, version: int) -> str:
 class Wire:
     """Resolver and connection in memory; `answer` is what the receiver says."""
 
-    def __init__(self, answer: Response | Exception = Response(200, {}, b""), addresses: Sequence[str] = ("93.184.215.14",)) -> None:
-        self.answer, self.addresses = answer, addresses
+    def __init__(
+        self,
+        answer: Response | Exception | None = None,
+        addresses: Sequence[str] = ("93.184.215.14",),
+    ) -> None:
+        self.answer, self.addresses = answer or Response(200, {}, b""), addresses
         self.posts: list[tuple[Target, bytes, Mapping[str, str]]] = []
 
     def resolve(self, host: str, port: int) -> Sequence[str]:
@@ -81,7 +87,9 @@ def test_redirects_are_failures_and_never_followed(status: int) -> None:
     assert len(wire.posts) == 1
 
 
-@pytest.mark.parametrize("addresses", [("127.0.0.1",), ("93.184.215.14", "10.0.0.1"), ("169.254.169.254",), ()])
+@pytest.mark.parametrize(
+    "addresses", [("127.0.0.1",), ("93.184.215.14", "10.0.0.1"), ("169.254.169.254",), ()]
+)
 def test_a_name_that_leads_inside_is_not_contacted(addresses: tuple[str, ...]) -> None:
     wire = Wire(addresses=addresses)
     result = wire.sender().send(webhook(), "msg_1", BODY, NOW)
@@ -109,4 +117,7 @@ def test_no_answer_is_a_failed_attempt() -> None:
 )
 def test_retry_after(text: str, seconds: int | None) -> None:
     assert retry_after_s({"retry-after": text}, NOW) == seconds
-    assert Wire(Response(503, {"retry-after": text}, b"")).sender().send(webhook(), "m", BODY, NOW).retry_after_s == seconds
+    assert (
+        Wire(Response(503, {"retry-after": text}, b"")).sender().send(webhook(), "m", BODY, NOW).retry_after_s
+        == seconds
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +140,7 @@ JSON = st.recursive(
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.dictionaries(st.sampled_from(sorted(events._FIELDS)), JSON, max_size=6))
+@given(st.dictionaries(st.sampled_from(sorted(events.SENT)), JSON, max_size=6))
 def test_anything_is_an_event_or_a_refusal(fields: dict[str, Any]) -> None:
     schema = jsonschema.Draft202012Validator(events.json_schema())
     try:
@@ -158,7 +160,7 @@ def test_validated_and_stamped_events_fit_the_schema() -> None:
 def test_server_set_fields_are_read_only_in_the_schema_and_no_others() -> None:
     properties = events.json_schema()["properties"]
     assert {name for name, made in properties.items() if made.get("readOnly")} == set(events.SERVER_SET)
-    assert not set(events.SERVER_SET) & events._FIELDS
+    assert not set(events.SERVER_SET) & set(events.SENT)
 
 
 def test_the_published_schemas_are_up_to_date_and_valid() -> None:
@@ -178,3 +180,27 @@ def test_the_published_schemas_are_up_to_date_and_valid() -> None:
         assert not jsonschema.Draft202012Validator(new).is_valid(bad)
         assert not jsonschema.Draft7Validator(old).is_valid(bad)
     assert jsonschema.Draft7Validator(old).is_valid(FULL)
+
+
+@pytest.mark.parametrize(
+    ("code", "loaded"),
+    [
+        ("import tocsin.signals.events", []),
+        (
+        (
+            "from tocsin.signals.events import validate as v; v(dict(id="a", source="b", type="c", title="d"))",
+            ["pydantic_core"],
+        ),
+            ["pydantic_core"],
+        ),
+    ],
+)
+def test_queue_functions_pay_nothing_for_validation_and_ingest_no_pydantic(
+    code: str, loaded: list[str]
+) -> None:
+    show = "import sys; print(*(m for m in sys.modules if m in ('pydantic', 'pydantic_core')))"
+    paths = {"PYTHONPATH": str(event_schema.ROOT / "shared")}
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{show}"], capture_output=True, text=True, check=True, env=paths
+    )
+    assert done.stdout.split() == loaded

@@ -1,0 +1,309 @@
+"""At least once in, exactly once stored: SIGKILLed workers, duplicates and racing attempts on the deployed stack.
+
+The recount trusts nothing that the product counts: it compares what the client was told with marks, log, segments,
+dead letters, incidents and what the receiver got. The same run with the commit condition removed must fail it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import signal
+import threading
+import time
+import zipfile
+from collections import Counter
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.stack.conftest import Deployed, eventually
+from tocsin.aws import keys as table_keys
+from tocsin.aws.incident_store import DynamoIncidentStore
+
+pytestmark = pytest.mark.stack
+
+ROOT = Path(__file__).resolve().parents[2]
+EVENTS, PER_REQUEST, ROUNDS = 1_000, 20, 3
+TIMEOUT_S, VISIBILITY_S = 8, 5
+SERVICES = ("web", "cart", "pay", "search", "mail")
+
+
+@dataclass
+class Run:
+    """What happened during one chaos run, and the recount after it."""
+
+    accepted: set[str] = field(default_factory=set)
+    kills: list[str] = field(default_factory=list)
+    stored: Counter[str] = field(default_factory=Counter)
+    counted: int = 0
+    dead: set[str] = field(default_factory=set)
+    marked: set[str] = field(default_factory=set)
+    incident_events: int = 0
+    assigned: int = 0
+    due: set[tuple[str, int]] = field(default_factory=set)
+    delivered: dict[tuple[str, int], set[str]] = field(default_factory=dict)
+
+
+class Receiver:
+    """A webhook receiver on the one private address that deliveries may reach; fails one request in ten."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.removeprefix("http://").partition(":")
+        self.seen: dict[tuple[str, int], set[str]] = {}
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                broken = random.random() < 0.1
+                if not broken:
+                    data = body["data"]
+                    if "incident_id" in data or "seq" in data:
+                        key = (body["subject"], data["seq"])
+                        outer.seen.setdefault(key, set()).add(self.headers["webhook-id"])
+                self.send_response(500 if broken else 204)
+                self.end_headers()
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer((host, int(port)), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class ScoreFunction:
+    """The deployed score function, replaced by its watched and slowed-down self for the time of a run."""
+
+    def __init__(self, deployed: Deployed, folder: Path, *, broken: bool) -> None:
+        self.client = deployed.client("lambda")
+        self.sqs = deployed.client("sqs")
+        self.name = f"{deployed.contract['stack']}-score"
+        self.queue = deployed.outputs["ScoreQueueUrl"]
+        self.folder = folder
+        plan = {
+            "folder": str(folder),
+            "broken": broken,
+            "pause_s": 0.8,
+            "timeout_ms": TIMEOUT_S * 1000,
+            "lifetime_ms": 500,
+        }
+        self.package = self._zip(
+            {
+                "handler.py": (ROOT / "tests/support/chaos_handler.py").read_text(),
+                "score_handler.py": (ROOT / "functions/score/handler.py").read_text(),
+                "chaos.json": json.dumps(plan),
+            }
+        )
+        (self.mapping,) = self.client.list_event_source_mappings(FunctionName=self.name)["EventSourceMappings"]
+
+    @staticmethod
+    def _zip(files: dict[str, str]) -> bytes:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for name, text in files.items():
+                archive.writestr(name, text)
+        return buffer.getvalue()
+
+    def __enter__(self) -> ScoreFunction:
+        self._configure(self.package, TIMEOUT_S, VISIBILITY_S, 4)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        original = self._zip({"handler.py": (ROOT / "functions/score/handler.py").read_text()})
+        self._configure(original, 20, 120, self.mapping["BatchSize"])
+
+    def _configure(self, package: bytes, timeout_s: int, visibility_s: int, batch: int) -> None:
+        self.client.update_function_code(FunctionName=self.name, ZipFile=package)
+        self.client.update_function_configuration(FunctionName=self.name, Timeout=timeout_s)
+        self.sqs.set_queue_attributes(QueueUrl=self.queue, Attributes={"VisibilityTimeout": str(visibility_s)})
+        self.client.update_event_source_mapping(UUID=self.mapping["UUID"], BatchSize=batch)
+
+    def stages(self) -> list[dict[str, Any]]:
+        path = self.folder / "stages.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+class Killer(threading.Thread):
+    """Kills workers while they hold a batch, those between mark and commit more often, and copies their messages."""
+
+    def __init__(self, function: ScoreFunction, wanted: int) -> None:
+        super().__init__(daemon=True)
+        self.function = function
+        self.wanted = wanted
+        self.kills: list[str] = []
+        self.done = threading.Event()
+        self.random = random.Random(7)
+
+    def run(self) -> None:
+        read = 0
+        current: dict[int, str] = {}
+        while not self.done.is_set():
+            stages = self.function.stages()
+            for line in stages[read:]:
+                current[line["pid"]] = line["stage"]
+                if line["stage"] == "begin" and self.random.random() < 0.3:
+                    for body in line["bodies"][:2]:
+                        self.function.sqs.send_message(QueueUrl=self.function.queue, MessageBody=body)
+            read = len(stages)
+            for pid, stage in list(current.items()):
+                chance = {"claimed": 0.5, "begin": 0.15, "committing": 0.3, "committed": 0.2}.get(stage, 0)
+                if len(self.kills) < self.wanted and self.random.random() < chance:
+                    try:
+                        os.kill(pid, signal.SIGKILL)
+                    except ProcessLookupError:
+                        continue
+                    finally:
+                        current.pop(pid)
+                    self.kills.append(stage)
+            time.sleep(0.1)
+
+
+def event(number: int) -> dict[str, Any]:
+    service = SERVICES[number % len(SERVICES)]
+    return {
+        "id": f"chaos-{number}",
+        "source": "prometheus",
+        "type": "error_rate",
+        "title": f"error rate above threshold on {service}",
+        "entity": {"type": "service", "id": service},
+        "tags": {"service": service},
+        "severity_raw": "critical" if number % 50 == 0 else "info",
+    }
+
+
+def chaos(deployed: Deployed, folder: Path, *, broken: bool) -> Run:
+    run = Run()
+    project, key = deployed.new_project()
+    receiver = Receiver(deployed.contract["receiver"])
+    channel = {"kind": "webhook", "name": "chaos", "url": f"{deployed.contract['receiver']}/hook"}
+    assert deployed.call("POST", "/v1/channels", channel, key=key).status == 201
+    try:
+        with ScoreFunction(deployed, folder, broken=broken) as function:
+            killer = Killer(function, wanted=30)
+            killer.start()
+            for _ in range(ROUNDS):
+                send(deployed, key, run)
+            settle(deployed, project, killer)
+            run.kills = killer.kills
+        recount(deployed, project, run)
+        eventually(lambda: run.due <= receiver.seen.keys() or broken, 60)
+        run.delivered = receiver.seen
+    finally:
+        receiver.close()
+    return run
+
+
+def send(deployed: Deployed, key: str, run: Run) -> None:
+    for start in range(0, EVENTS, PER_REQUEST):
+        reply = deployed.call("POST", "/v1/events", [event(i) for i in range(start, start + PER_REQUEST)], key=key)
+        assert reply.status == 202, reply
+        run.accepted |= {item["event_id"] for item in reply.body["data"]["items"]}
+
+
+def depth(deployed: Deployed, output: str) -> int:
+    attributes = deployed.client("sqs").get_queue_attributes(
+        QueueUrl=deployed.outputs[output], AttributeNames=["All"]
+    )["Attributes"]
+    return int(attributes["ApproximateNumberOfMessages"]) + int(attributes["ApproximateNumberOfMessagesNotVisible"])
+
+
+def settle(deployed: Deployed, project: str, killer: Killer) -> None:
+    """Until the queues are empty and correlation has caught up; the killer stops when it has had its share."""
+    deadline = time.monotonic() + 150
+    quiet = 0
+    while quiet < 5:
+        assert time.monotonic() < deadline, "the queues do not drain"
+        if len(killer.kills) >= killer.wanted or time.monotonic() > deadline - 60:
+            killer.done.set()
+        cursor = deployed.table.get(table_keys.cursor(project)) or {"n": 1}
+        busy = depth(deployed, "ScoreQueueUrl") + depth(deployed, "CorrelateQueueUrl") + depth(deployed, "NotifyQueueUrl")
+        behind = deployed.ledger.head(project).n + 1 - cursor["n"]
+        quiet = quiet + 1 if not busy and not behind else 0
+        time.sleep(0.5)
+    killer.done.set()
+
+
+def recount(deployed: Deployed, project: str, run: Run) -> None:
+    ledger, table = deployed.ledger, deployed.table
+    entries = ledger.read(project, 1, 10_000)
+    run.stored = Counter(one["event_id"] for entry in entries for one in entry.events)
+    run.counted = int((table.get(table_keys.log_head(project)) or {}).get("events", 0))
+    marks = ledger.marks(project, run.accepted)
+    statuses = ledger.statuses(project, {mark.commit_id for mark in marks.values()})
+    run.marked = {event_id for event_id, mark in marks.items() if statuses[mark.commit_id] == "committed"}
+    run.dead = dead_letters(deployed)
+    store = DynamoIncidentStore(table, retention_days=90)
+    assigned = store.assigned(project, range(1, len(entries) + 1))
+    run.assigned = len(assigned)
+    for incident_id in {incident_id for incident_id, _ in assigned.values()}:
+        incident = store.get(project, incident_id)
+        assert incident is not None
+        run.incident_events += incident.events
+        run.due |= {(incident_id, n) for n in announced(deployed, project, incident_id)}
+
+
+def announced(deployed: Deployed, project: str, incident_id: str) -> set[int]:
+    """Sequence numbers of transitions for which a notification was decided on."""
+    from tocsin.aws.delivery_store import DynamoNotificationStore
+
+    page = DynamoNotificationStore(deployed.table, retention_days=90).list_for(
+        project, incident_id=incident_id, limit=100, now=int(time.time() * 1000)
+    )
+    return {record.seq for record in page.records if record.decision != "withheld"}
+
+
+def dead_letters(deployed: Deployed) -> set[str]:
+    """Event ids inside the score queue's dead letters, left where they are."""
+    from tocsin.kernel import envelope
+
+    sqs = deployed.client("sqs")
+    secret = deployed.client("secretsmanager").get_secret_value(SecretId=deployed.outputs["EnvelopeSecretArn"])
+    import base64
+
+    key = base64.b64decode(secret["SecretString"])
+    url = deployed.outputs["ScoreDeadLettersUrl"]
+    found: set[str] = set()
+    while True:
+        messages = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=30).get("Messages", [])
+        if not messages:
+            return found
+        for message in messages:
+            payload = envelope.open_sealed(message["Body"], key).payload
+            found |= {one["event_id"] for one in payload["events"]}
+
+
+def check(run: Run) -> None:
+    """Every invariant of the recount."""
+    assert len(run.accepted) == EVENTS
+    stored = set(run.stored)
+    assert stored | run.dead == run.accepted, "events were lost or invented"
+    assert max(run.stored.values()) == 1, "events were stored twice"
+    assert run.counted == sum(run.stored.values()), "the counter is off"
+    assert run.marked == stored, "marks and log disagree"
+    assert run.incident_events == run.assigned > 0, "incident counts are off"
+    assert run.due <= run.delivered.keys(), "a notification was not delivered"
+    assert all(len(ids) == 1 for ids in run.delivered.values()), "a transition had several webhook ids"
+
+
+def test_killed_workers_and_duplicates_store_each_event_once(deployed: Deployed, tmp_path: Path) -> None:
+    run = chaos(deployed, tmp_path, broken=False)
+    print(f"kills that hit a running batch: {Counter(run.kills)}; dead letters: {len(run.dead)}")
+    assert len(run.kills) >= 20
+    assert run.kills.count("claimed") >= 5
+    check(run)
+
+
+def test_the_same_run_fails_without_the_commit_condition(deployed: Deployed, tmp_path: Path) -> None:
+    run = chaos(deployed, tmp_path, broken=True)
+    with pytest.raises(AssertionError, match="twice|counter|incident"):
+        check(run)
