@@ -26,6 +26,8 @@ help:
 	@echo "  make clean   stop, and forget all state (environments stay)"
 
 environments:
+	@"$(PYTHON)" -c '$(supported)' 2>/dev/null || { echo "tocsin: $$("$(PYTHON)" -V 2>&1) will not do:" \
+		"install Python 3.11, 3.12 or 3.13, or use make PYTHON=<path of one>" >&2; exit 1; }
 	@"$(PYTHON)" tools/local/environments.py
 
 # Resolve requirements/*.in anew. The locks hold hashes and no addresses.

@@ -1,6 +1,6 @@
 """How well and how fast correlation works, on synthetic storms with known truth.
 
-    python bench/correlation_bench.py quality [--seeds 101,102] [--hours 24]
+    python bench/correlation_bench.py quality [--seeds 101,102] [--hours 24] [--scores product]
     python bench/correlation_bench.py cost
 
 `quality` prints B-cubed scores (a noise event inside an incident counts against it) for each level, with the topology
@@ -23,7 +23,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "shared"))
 
-from tocsin.signals import correlation  # noqa: E402
+from tocsin.kernel.clock import rfc3339  # noqa: E402
+from tocsin.signals import correlation, scoring  # noqa: E402
 from tocsin.signals.calibration import tier  # noqa: E402
 from tocsin.signals.correlation import Effects, Policy, Signal, View  # noqa: E402
 from tocsin.signals.topology import Topology  # noqa: E402
@@ -124,6 +125,25 @@ def signal(event: dict[str, Any], number: int, batch: int, topology: Topology) -
     )
 
 
+def scored(events: Sequence[dict[str, Any]], batch: int, topology: Topology) -> list[Signal]:
+    """The signals of generated events after the product's own scorer saw them, in commits of `batch`."""
+    hot: dict[bytes, bytes] = {}
+    full: dict[bytes, bytes] = {}
+    signals: list[Signal] = []
+    for start in range(0, len(events), batch):
+        chunk = []
+        for number, event in enumerate(events[start : start + batch], start):
+            kept = {name: value for name, value in event.items() if name != "truth"}
+            times = {name: rfc3339(round(event[name] * 1000)) for name in ("occurred_at", "received_at")}
+            chunk.append(kept | times | {"event_id": f"evt_{number}"})
+        result = scoring.score([scoring.prepare(event, topology) for event in chunk], hot, full)
+        hot.update(result.hot)
+        full.update(result.full)
+        n = start // batch + 1
+        signals += [correlation.signal_of(event, n, i, topology) for i, event in enumerate(result.events)]
+    return signals
+
+
 def declared(document: dict[str, Any], hosts: bool) -> Topology:
     """The generator's topology as a project would declare it."""
     fields = ("deps", "nodes", "team") if hosts else ("deps", "team")
@@ -132,10 +152,15 @@ def declared(document: dict[str, Any], hosts: bool) -> Topology:
     )
 
 
-def run(events: Sequence[dict[str, Any]], topology: Topology, policy: Policy, batch: int = 25) -> Memory:
-    """Correlate a whole storm in commits of `batch` events."""
+def run(
+    events: Sequence[dict[str, Any]], topology: Topology, policy: Policy, scorer: bool = False, batch: int = 25
+) -> Memory:
+    """Correlate a whole storm in commits of `batch` events, scored by severity alone or by the product."""
     memory = Memory(topology, policy)
-    signals = [signal(event, number, batch, topology) for number, event in enumerate(events)]
+    if scorer:
+        signals = scored(events, batch, topology)
+    else:
+        signals = [signal(event, number, batch, topology) for number, event in enumerate(events)]
     for start in range(0, len(signals), batch):
         chunk = signals[start : start + batch]
         memory.tick(chunk[-1].received_at)
@@ -143,7 +168,9 @@ def run(events: Sequence[dict[str, Any]], topology: Topology, policy: Policy, ba
     return memory
 
 
-def quality(seeds: Sequence[int], hours: float, policy: Policy) -> dict[tuple[str, str], dict[str, float]]:
+def quality(
+    seeds: Sequence[int], hours: float, policy: Policy, scorer: bool
+) -> dict[tuple[str, str], dict[str, float]]:
     """Mean scores over seeds for every level, without topology, with dependencies, with dependencies and hosts."""
     storm_gen = importlib.import_module("storm_gen")
     metrics = importlib.import_module("corr_metrics")
@@ -155,7 +182,7 @@ def quality(seeds: Sequence[int], hours: float, policy: Policy) -> dict[tuple[st
                 events, document = storm_gen.generate(hours=hours, level=level, seed=seed)
                 none = label == "no topology"
                 topology = Topology.empty() if none else declared(document, label == "deps and hosts")
-                memory = run(events, topology, policy)
+                memory = run(events, topology, policy, scorer)
                 found = [
                     memory.incident_of((k // 25 + 1, k % 25)) or f"none-{k}" for k in range(len(events))
                 ]
@@ -255,6 +282,8 @@ def main() -> None:
     parser.add_argument("--seeds", default="101,102,103,104,105")
     parser.add_argument("--hours", type=float, default=24.0)
     parser.add_argument("--lab", default=str(Path(__file__).parent), help="folder of storm_gen.py and corr_metrics.py")
+    parser.add_argument("--scores", choices=("severity", "product"), default="severity")
+    parser.add_argument("--gate", type=float, default=0.40)
     for name in ("window", "near", "host"):
         parser.add_argument(f"--{name}", type=int, help="seconds")
     args = parser.parse_args()
@@ -262,7 +291,7 @@ def main() -> None:
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, Python {sys.version.split()[0]}")
     gaps = {n: getattr(args, n) * 1000 for n in ("window", "near", "host") if getattr(args, n) is not None}
     if args.what == "quality":
-        quality([int(seed) for seed in args.seeds.split(",")], args.hours, Policy(**gaps))
+        quality([int(seed) for seed in args.seeds.split(",")], args.hours, Policy(gate=args.gate, **gaps), args.scores == "product")
     else:
         cost((100, 10_000, 100_000))
 

@@ -3,8 +3,8 @@
     python tools/openapi.py           write them
     python tools/openapi.py --check   exit 1 and name the files that differ
 
-Every example of the table is run through the real router over the tests' sample world; its answer is what the document
-shows. Nothing here is hand-written, so nothing can be out of date.
+Every example of the table is run through the real router over the tests' sample world; its answer is what the
+document shows. Nothing here is hand-written, so nothing can be out of date.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "shared"), str(ROOT)]
 
 from tests.support import api_fakes  # noqa: E402
+
 from tocsin.api import openapi, public, router  # noqa: E402
 from tocsin.kernel.http import Answer  # noqa: E402
 from tocsin.routes import EXAMPLE_CHANNEL, ROUTES, Example, Route  # noqa: E402

@@ -1,4 +1,4 @@
-"""API: every keyed route except sending events. Called by API Gateway for all paths that no other function takes."""
+"""API: every keyed route except sending events. Called by API Gateway for paths no other function takes."""
 
 from tocsin import wiring
 from tocsin.api.router import dispatch

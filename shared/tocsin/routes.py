@@ -1,8 +1,9 @@
-"""The one table of HTTP routes. Dispatch, OpenAPI, docs/api.md, aliases, scopes and sample events are all read from it.
+"""The one table of HTTP routes. Dispatch, OpenAPI, docs/api.md, aliases, scopes and sample events are all
+read from it.
 
-A route belongs to one function: `ingest` (keyed, writes events), `api` (keyed, everything else) or `public` (open).
-Nothing here imports pydantic: request and response shapes are named, and found in tocsin.api.models and
-tocsin.api.responses by those who need them.
+A route belongs to one function: `ingest` (keyed, writes events), `api` (keyed, everything else) or `public`
+(open). Nothing here imports pydantic: request and response shapes are named, and found in tocsin.api.models
+and tocsin.api.responses by those who need them.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ class Param:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A request that works against the sample world of the tests; run as a test and shown in the documentation."""
+    """A request that works against the sample world of the tests; run as a test and shown in the
+    documentation.
+    """
 
     name: str
     summary: str
@@ -58,10 +61,11 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One operation. `scope` is None for open routes; `success` lists 2xx statuses, `refusals` its own error codes.
+    """One operation. `scope` is None for open routes; `success` lists 2xx statuses, `refusals` its own error
+    codes.
 
-    `aliases` are other paths of the same operation. `request` and `response` name shapes; `media` is the content
-    type of the answer. What every route of its kind can answer besides is in `codes`.
+    `aliases` are other paths of the same operation. `request` and `response` name shapes; `media` is the
+    content type of the answer. What every route of its kind can answer besides is in `codes`.
     """
 
     method: str
@@ -179,8 +183,10 @@ ROUTES: Final[tuple[Route, ...]] = (
         "send_events",
         "events",
         "Send events",
-        "One event, an array, or NDJSON, plain or gzip; CloudEvents 1.0 structured, batched or binary. A resend of the "
-        "same (source, id) has one effect. 202 when every item was accepted or is a duplicate, 207 when some were "
+        "One event, an array, or NDJSON, plain or gzip; CloudEvents 1.0 structured, batched or binary. A "
+        "resend of the "
+        "same (source, id) has one effect. 202 when every item was accepted or is a duplicate, 207 when "
+        "some were "
         "refused. The same handler answers behind the Function URL for bulk.",
         "ingest:write",
         "ingest",
@@ -217,7 +223,8 @@ ROUTES: Final[tuple[Route, ...]] = (
         "list_events",
         "events",
         "List events",
-        "Newest first. One request reads a bounded part of the log: a page may hold fewer items than asked for, even "
+        "Newest first. One request reads a bounded part of the log: a page may hold fewer items than asked "
+        "for, even "
         "none, and still have meta.next_cursor; meta.scanned counts the segments that were opened.",
         "events:read",
         "api",
@@ -251,7 +258,8 @@ ROUTES: Final[tuple[Route, ...]] = (
         "get_event",
         "events",
         "Read an event",
-        "By the server's id (evt_…) or the sender's own. A sender's id used by several sources needs ?source=.",
+        "By the server's id (evt_…) or the sender's own. A sender's id used by several sources needs "
+        "?source=.",
         "events:read",
         "api",
         "EventAnswer",
@@ -272,7 +280,8 @@ ROUTES: Final[tuple[Route, ...]] = (
         "explain_event",
         "events",
         "Explain a score",
-        "The contributions of an event's score in words and exact numbers; they sum to the logit of the score.",
+        "The contributions of an event's score in words and exact numbers; they sum to the logit of the "
+        "score.",
         "events:read",
         "api",
         "ExplainAnswer",
@@ -316,7 +325,8 @@ ROUTES: Final[tuple[Route, ...]] = (
         "get_incident",
         "incidents",
         "Read an incident",
-        "With a page of its members (limit and cursor turn it), the reasons that tied them, the timeline and a hint at "
+        "With a page of its members (limit and cursor turn it), the reasons that tied them, the timeline "
+        "and a hint at "
         "the root. A merged incident answers with merged_into. ETag holds the version.",
         "incidents:read",
         "api",
@@ -332,7 +342,8 @@ ROUTES: Final[tuple[Route, ...]] = (
         "change_incident",
         "incidents",
         "Acknowledge, resolve, reopen, judge or annotate an incident",
-        "Send at least one of status, verdict and note. With If-Match or version, a version that is no longer current "
+        "Send at least one of status, verdict and note. With If-Match or version, a version that is no "
+        "longer current "
         "is refused (409 ERR_CONFLICT), as is a change the incident's status does not allow.",
         "incidents:write",
         "api",
@@ -357,7 +368,8 @@ ROUTES: Final[tuple[Route, ...]] = (
         "merge_incidents",
         "incidents",
         "Merge incidents",
-        "Merges the incidents named in the body into one with {id}. The survivor is the one whose first event is "
+        "Merges the incidents named in the body into one with {id}. The survivor is the one whose first "
+        "event is "
         "earliest, whichever was named first. A merge by a person is never undone by correlation.",
         "incidents:write",
         "api",
@@ -502,7 +514,8 @@ ROUTES: Final[tuple[Route, ...]] = (
         "change_channel",
         "delivery",
         "Change a channel",
-        "What is left out stays. The kind of a channel never changes; its secret does by rotation only. Enabling a "
+        "What is left out stays. The kind of a channel never changes; its secret does by rotation only. "
+        "Enabling a "
         "channel again forgets why it was disabled.",
         "notify:write",
         "api",
@@ -551,7 +564,8 @@ ROUTES: Final[tuple[Route, ...]] = (
         "rotate_channel",
         "delivery",
         "Replace a webhook's signing secret",
-        "The new secret is in this answer and nowhere else. 409 ERR_CONFLICT for a channel that signs nothing.",
+        "The new secret is in this answer and nowhere else. 409 ERR_CONFLICT for a channel that signs "
+        "nothing.",
         "notify:write",
         "api",
         "ChannelSecretAnswer",
@@ -608,7 +622,8 @@ ROUTES: Final[tuple[Route, ...]] = (
         "try_routing",
         "delivery",
         "Ask where a notification would go",
-        "Evaluates the stored rules, or rules sent along, for an incident described in the body. Sends nothing.",
+        "Evaluates the stored rules, or rules sent along, for an incident described in the body. Sends "
+        "nothing.",
         "notify:read",
         "api",
         "DryRunAnswer",

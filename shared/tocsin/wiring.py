@@ -24,14 +24,25 @@ from tocsin.signals.ports import Message
 
 if TYPE_CHECKING:
     from tocsin.access.principals import KeyStore, Principal
+    from tocsin.api.ports import ApiRooms
     from tocsin.aws.bus import EventBus
+    from tocsin.aws.delivery_store import DynamoChannels, DynamoNotifications, DynamoRouting
     from tocsin.aws.documents import Documents, TopologyDocuments
+    from tocsin.aws.event_reader import DynamoEventReader
     from tocsin.aws.incident_store import DynamoIncidentStore
     from tocsin.aws.ledger import DynamoLedger
     from tocsin.aws.outbox import DynamoOutbox
+    from tocsin.aws.watch import Heartbeats, Leases, StackWatch
+    from tocsin.defense.healing import Supervisor
+    from tocsin.delivery.digest import Digester
+    from tocsin.delivery.dispatch import Dispatcher
+    from tocsin.delivery.ports import MailSender
+    from tocsin.delivery.webhook import SignedWebhooks
     from tocsin.kernel.http import Request
+    from tocsin.kernel.pseudonyms import Pseudonyms
     from tocsin.signals.correlation import Policy
     from tocsin.signals.correlator import CorrelateWorker
+    from tocsin.signals.intake import Intake
     from tocsin.signals.scorer import ScoreWorker
 
 
@@ -148,5 +159,196 @@ def principal_of(request: Request) -> Principal:
     return authenticate(request, _key_store(), pepper, clock.now_ms(), env)
 
 
+@lru_cache(maxsize=1)
 def sealed_queue() -> SealedQueue:
     return SealedQueue(queue("score_queue"), envelope_key(), bucket())
+
+
+@lru_cache(maxsize=256)
+def _pseudonyms(project: str) -> Pseudonyms:
+    from tocsin.kernel.pseudonyms import Pseudonyms, project_key
+
+    return Pseudonyms(project_key(secret(settings().require("secret_pseudonym")), project))
+
+
+@lru_cache(maxsize=1)
+def events() -> DynamoEventReader:
+    from tocsin.aws.event_reader import DynamoEventReader
+
+    return DynamoEventReader(table(), ledger(), incidents())
+
+
+@lru_cache(maxsize=1)
+def intake() -> Intake:
+    from tocsin.kernel.pseudonyms import protect
+    from tocsin.kernel.redaction import Redactor
+    from tocsin.signals.intake import Intake
+
+    redactor = Redactor()
+    return Intake(
+        sealed_queue(),
+        marks=ledger(),
+        protect=lambda project, event: protect(event, redactor, _pseudonyms(project)),
+    )
+
+
+@lru_cache(maxsize=1)
+def _webhooks() -> SignedWebhooks:
+    from tocsin.delivery import egress, signing
+    from tocsin.delivery.webhook import SignedWebhooks
+
+    master = secret(settings().require("secret_webhook"))
+    return SignedWebhooks(
+        lambda channel_id, version: signing.channel_secret(master, channel_id, version),
+        egress.parse_allow(settings().egress_allow),
+    )
+
+
+def _mails() -> MailSender:
+    from tocsin.aws.mail import NoMail, SesMail, SmtpMail
+
+    if not settings().mail_from:
+        return NoMail()
+    if settings().smtp_host:
+        return SmtpMail(settings().smtp_host, settings().mail_from)
+    return SesMail(client("ses"), settings().mail_from)
+
+
+@lru_cache(maxsize=1)
+def channels() -> DynamoChannels:
+    from tocsin.aws.delivery_store import DynamoChannels
+
+    return DynamoChannels(table())
+
+
+@lru_cache(maxsize=1)
+def notifications() -> DynamoNotifications:
+    from tocsin.aws.delivery_store import DynamoNotifications
+
+    return DynamoNotifications(table(), retention_days=settings().retention_days)
+
+
+@lru_cache(maxsize=1)
+def routing() -> DynamoRouting:
+    from tocsin.aws.delivery_store import DynamoRouting
+
+    return DynamoRouting(documents())
+
+
+@lru_cache(maxsize=1)
+def dispatcher() -> Dispatcher:
+    from tocsin.aws.delivery_store import DynamoBudgets, DynamoSlots
+    from tocsin.delivery.dispatch import Dispatcher, Ports
+
+    return Dispatcher(
+        Ports(
+            notifications=notifications(),
+            channels=channels(),
+            routing=routing(),
+            budgets=DynamoBudgets(table()),
+            slots=DynamoSlots(table()),
+            webhooks=_webhooks(),
+            mails=_mails(),
+        )
+    )
+
+
+@lru_cache(maxsize=1)
+def digester() -> Digester:
+    from tocsin.aws.delivery_store import DynamoDigests
+    from tocsin.delivery.digest import Digester
+
+    return Digester(
+        channels=channels(),
+        store=DynamoDigests(table(), retention_days=settings().retention_days),
+        dispatcher=dispatcher(),
+        open_incidents=incidents().open_summaries,
+        projects=ledger().projects,
+    )
+
+
+@lru_cache(maxsize=1)
+def leases() -> Leases:
+    from tocsin.aws.watch import Leases
+
+    return Leases(table())
+
+
+@lru_cache(maxsize=1)
+def heartbeats() -> Heartbeats:
+    from tocsin.aws.watch import Heartbeats
+
+    return Heartbeats(table())
+
+
+@lru_cache(maxsize=1)
+def watch() -> StackWatch:
+    from tocsin.aws.watch import StackWatch
+
+    stack = settings().stack
+    names = ("score", "correlate", "notify", "relay", "digest", "supervise")
+    return StackWatch(
+        stack,
+        {name: queue(f"{name}_queue") for name in names},
+        {f"{stack}-supervise": None, f"{stack}-digest": None, f"{stack}-scored": stack, f"{stack}-facts": stack},
+        table(),
+        client,
+    )
+
+
+@lru_cache(maxsize=1)
+def supervisor() -> Supervisor:
+    from tocsin.aws.watch import Healings, OwnEvents, StackRepairs, TableMemory, ops_project
+    from tocsin.defense.healing import Policy, Supervisor
+
+    ticked = {name: queue(f"{name}_queue") for name in ("relay", "supervise")}
+    return Supervisor(
+        watch(),
+        StackRepairs(ticked, queue("correlate_queue"), leases(), client),
+        TableMemory(table()),
+        Healings(table()),
+        OwnEvents(sealed_queue, lambda: ops_project(table())),
+        Policy(tick_seconds=settings().tick_seconds),
+    )
+
+
+@lru_cache(maxsize=1)
+def api() -> ApiRooms:
+    from tocsin.api.ports import ApiRooms
+    from tocsin.api.writer import IncidentOperations
+    from tocsin.aws.health import StackHealth
+    from tocsin.aws.incident_reader import DynamoIncidentReader
+    from tocsin.aws.watch import Healings
+    from tocsin.delivery.channels import Channels
+
+    reader = DynamoIncidentReader(incidents(), events(), retention_days=settings().retention_days)
+    return ApiRooms(
+        events=events(),
+        incidents=reader,
+        writer=IncidentOperations(correlator(), reader, topologies(), policy()),
+        documents=documents(),
+        channels=Channels(channels(), _webhooks().secret_of, _webhooks().check_url),
+        routing=routing(),
+        dispatcher=dispatcher(),
+        notifications=notifications(),
+        healings=Healings(table()),
+        health=StackHealth(watch()),
+        cursor_key=secret(settings().require("secret_cursor")),
+        now=clock.now_ms,
+        origin=settings().cors_origin or None,
+    )
+
+
+def ready() -> bool:
+    """Whether table and queue answer, for the readiness probe; trouble is for the log, not for the caller."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from tocsin.aws import keys
+
+    try:
+        table().get(keys.relay_watermark(), consistent=False)
+        queue("score_queue").attributes()
+    except (BotoCoreError, ClientError) as error:
+        logger.warning("not ready", extra={"error": type(error).__name__})
+        return False
+    return True

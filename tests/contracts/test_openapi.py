@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
+from tools import openapi as tool
 
 from tocsin.api import openapi
 from tocsin.kernel.errors import CODES
 from tocsin.routes import ROUTES
-from tools import openapi as tool
 
 ROOT = Path(__file__).resolve().parents[2]
 

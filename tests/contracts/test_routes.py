@@ -8,11 +8,11 @@ import sys
 from itertools import product
 
 import pytest
-
 from tests.support import api_fakes
+
 from tocsin.access.principals import valid_scope
 from tocsin.api import matching, models, responses, router
-from tocsin.kernel.errors import CODES
+from tocsin.kernel.errors import CODES, Refusal
 from tocsin.routes import EXAMPLE_EVENT, GRAMMARS, OPEN_PATHS, ROUTES, Route
 
 SPECIAL_REQUESTS = {"EventInput"}
@@ -20,10 +20,10 @@ SPECIAL_RESPONSES = {"EventAnswer", "text", "object"}
 
 
 def test_exactly_these_paths_are_open() -> None:
-    assert OPEN_PATHS == {
+    assert {
         *("/livez", "/health", "/healthz", "/ready", "/readyz"),
         *("/docs", "/docs/redoc.js", "/openapi.json", "/api/metrics.json"),
-    }
+    } == OPEN_PATHS
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.operation_id)
@@ -84,10 +84,19 @@ def test_choices_are_those_of_the_rooms() -> None:
     assert by_name["list_incidents", "tier"] == TIERS
     assert by_name["list_notifications", "decision"] == DECISIONS
     annotation = models.IncidentChange.model_fields["verdict"].annotation
-    assert set(VERDICTS) == {word for word in re.findall(r"'(\w+)'", str(annotation))}
+    assert set(re.findall(r"'(\w+)'", str(annotation))) == set(VERDICTS)
 
 
 def test_the_open_routes_and_the_table_need_no_pydantic() -> None:
-    program = "import sys, tocsin.api.public, tocsin.routes; sys.exit('pydantic' in sys.modules or 'boto3' in sys.modules)"
+    program = (
+        "import sys, tocsin.api.public, tocsin.routes; "
+        "sys.exit('pydantic' in sys.modules or 'boto3' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": "shared"}, check=False)
     assert done.returncode == 0
+
+
+def test_a_path_that_is_too_long_is_not_looked_at() -> None:
+    with pytest.raises(Refusal) as caught:
+        matching.match("/v1/events/" + "x" * 600)
+    assert caught.value.code == "ERR_NOT_FOUND"

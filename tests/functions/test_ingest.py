@@ -127,3 +127,9 @@ def test_log_lines_hold_no_content_and_stay_one_line_each(queue: MemoryOutbound)
         ("answered", "ERR_PARTIAL"),
         ("answered", "ERR_JSON_SYNTAX"),
     ]
+
+
+def test_the_smallest_event_of_the_documentation_is_accepted(queue: MemoryOutbound) -> None:
+    text = (FOLDER.parents[1] / "docs" / "data_schema.md").read_text(encoding="utf-8")
+    example = text.split("```json\n", 1)[1].split("```", 1)[0]
+    assert handler(rest_event(example), None)["statusCode"] == 202

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from functions.public import handler as function
 from tests.support.api_fakes import request
+
 from tocsin import wiring
 from tocsin.api import public
 from tocsin.api.headers import SECURITY_HEADERS

@@ -1,6 +1,8 @@
-"""The sample world behind the keyed routes, in memory: two projects, a few real scored events, incidents, a channel.
+"""The sample world behind the keyed routes, in memory: two projects, a few real scored events, incidents, a
+channel.
 
-The examples of tocsin.routes speak of this world; project "demo" is the caller's, project "other" is never to be seen.
+The examples of tocsin.routes speak of this world; project "demo" is the caller's, project "other" is never to
+be seen.
 """
 
 from __future__ import annotations
@@ -79,7 +81,12 @@ def scored(sender_id: str, *, source: str, at: str, project: str = PROJECT, **fi
 def sample_events() -> list[dict[str, Any]]:
     """Project demo's events, oldest first."""
     payments = {"type": "service", "id": "payments"}
-    slow = {"type": "latency.high", "entity": payments, "tags": {"env": "prod"}, "metrics": {"p99_ms": 2350}}
+    slow: dict[str, Any] = {
+        "type": "latency.high",
+        "entity": payments,
+        "tags": {"env": "prod"},
+        "metrics": {"p99_ms": 2350},
+    }
     return [
         scored(
             "db-1",
@@ -127,7 +134,9 @@ def sample_events() -> list[dict[str, Any]]:
 
 @dataclass
 class Store:
-    """Events and incidents of all projects; implements EventReader, IncidentReader, IncidentWriter and DocumentStore."""
+    """Events and incidents of all projects; implements EventReader, IncidentReader, IncidentWriter and
+    DocumentStore.
+    """
 
     log: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     held: dict[str, dict[str, Incident]] = field(default_factory=dict)
@@ -219,7 +228,7 @@ class Store:
         self.held[project].update(effects.incidents)
 
     def _change(self, project: str, identity: str, change: Change) -> Incident:
-        who = {"by": change.actor, "now": change.at}
+        who: dict[str, Any] = {"by": change.actor, "now": change.at}
         steps: list[Any] = []
         if change.status is not None:
             steps.append(

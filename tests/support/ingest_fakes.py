@@ -47,12 +47,11 @@ class MemoryMarks:
 
 
 def memory_intake(outbound: MemoryOutbound, marks: MemoryMarks | None = None, now: int = NOW_MS) -> Intake:
-    """An Intake whose redaction and pseudonyms leave events as they are."""
+    """An Intake whose protection leaves events as they are."""
     return Intake(
         outbound,
         marks=marks,
-        redact=lambda event: event,
-        pseudonymise=lambda project, event: event,
+        protect=lambda project, event: event,
         now=lambda: now,
     )
 

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 
 from tools.local import bootstrap, contract, deploy, emulator
-from tools.local.build import build
+from tools.local.build import build, page_assets
 from tools.local.home import REGION, ROOT, STACK, STAGE, Home, LocalError, current
 from tools.local.steps import step
 
@@ -32,6 +32,9 @@ def up(home: Home) -> None:
             print("            it was not stopped politely: what was written since its last start is lost")
     else:
         _wait_for_localstack(home)
+    with step("docs page unchanged") as said:
+        if page_assets():
+            said.said = "docs page assets installed (npm ci)"
     with step("build unchanged") as said:
         template, fingerprint, built = build(home.target)
         if built:

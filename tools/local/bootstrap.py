@@ -20,6 +20,7 @@ from tools.local.home import ROOT
 
 from tocsin.access import keys
 from tocsin.access.principals import FAMILIES, KeyRecord
+from tocsin.aws import keys as table_keys
 from tocsin.aws.key_store import DynamoKeyStore
 from tocsin.aws.table import Table
 from tocsin.kernel import clock, ids
@@ -144,6 +145,9 @@ def seed(clients: Clients, outputs: Outputs, known: Mapping[str, Any]) -> tuple[
             store.put(record)
             written.append(name)
         seeded[name] = text
+    if table.get(table_keys.ops_project()) is None:
+        # What the supervisor finds becomes events of this project.
+        table.put(table_keys.ops_project(), {"project": seeded["project"]})
     return seeded, written
 
 

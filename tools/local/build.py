@@ -29,7 +29,6 @@ def build(target: str) -> tuple[Path, str, bool]:
     home = SHARED / "build" / target
     home.mkdir(parents=True, exist_ok=True)
     with _locked(home.parent / "lock"):
-        _page_assets()
         fingerprint = _fingerprint(target)
         stamp, template = home / "stamp", home / "out" / "template.yaml"
         if stamp.exists() and stamp.read_text() == fingerprint and template.exists():
@@ -102,15 +101,18 @@ def run_sam(*arguments: str, **extra: str) -> str:
     return done.stdout
 
 
-def _page_assets() -> None:
-    """What the docs page shows: the script of the locked npm package, and the generated API document."""
+def page_assets() -> bool:
+    """Give the docs page what it shows: the script of the locked npm package, and the generated API document.
+
+    True when the package had to be installed.
+    """
     lock, stamp = ROOT / "package-lock.json", SHARED / "node-stamp"
-    asset = ROOT / "functions" / "public" / "static" / "redoc.js"
-    asset.parent.mkdir(exist_ok=True)
-    shutil.copyfile(ROOT / "docs" / "openapi.json", asset.parent / "openapi.json")
+    static = ROOT / "functions" / "public" / "static"
+    static.mkdir(exist_ok=True)
+    shutil.copyfile(ROOT / "docs" / "openapi.json", static / "openapi.json")
     wanted = hashlib.sha256(lock.read_bytes()).hexdigest()
-    if stamp.exists() and stamp.read_text() == wanted and asset.exists():
-        return
+    if stamp.exists() and stamp.read_text() == wanted and (static / "redoc.js").exists():
+        return False
     command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -118,8 +120,9 @@ def _page_assets() -> None:
         raise LocalError("npm is not on PATH: install Node.js 20 or newer") from error
     if done.returncode:
         raise LocalError(f"npm ci failed:\n{done.stdout}{done.stderr}")
-    shutil.copyfile(ROOT / REDOC, asset)
+    shutil.copyfile(ROOT / REDOC, static / "redoc.js")
     stamp.write_text(wanted)
+    return True
 
 
 def _fingerprint(target: str) -> str:

@@ -16,17 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCAL = ROOT / ".local"
-SUPPORTED = ((3, 11), (3, 13))
 ENVIRONMENTS = {"venv": "dev.txt", "ministack": "emulator.txt"}
-
-
-def check_interpreter() -> str | None:
-    """The one-line refusal for an unsupported interpreter, or None when this one will do."""
-    low, high = SUPPORTED
-    if low <= sys.version_info[:2] <= high:
-        return None
-    found = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    return f"tocsin: Python {found} is not supported: install 3.11, 3.12 or 3.13, or use make PYTHON=<path>"
 
 
 def _stamp(lock: Path) -> str:
@@ -71,10 +61,7 @@ def ensure(name: str) -> bool:
 
 
 def main() -> None:
-    """Refuse a wrong interpreter in one line; otherwise make both environments and say what took how long."""
-    refusal = check_interpreter()
-    if refusal:
-        sys.exit(refusal)
+    """Make both environments and say what took how long. The Makefile has checked the interpreter."""
     for name, lock in ENVIRONMENTS.items():
         began = time.monotonic()
         if ensure(name):

@@ -141,7 +141,7 @@ def credential(request: Request) -> str:
     found = set(_values(request, "x-api-key"))
     for value in _values(request, "authorization"):
         scheme, _, token = value.partition(" ")
-        found.add(token.strip(" \t") if scheme.lower() == "bearer" else value)
+        found.add(token.strip(" \t") if scheme.lower() == "bearer" else f"not a bearer token: {value}")
     if len(found) > 1:
         raise _refuse("ERR_AUTH_AMBIGUOUS", "The request carries credentials that differ; send one.")
     if not found:

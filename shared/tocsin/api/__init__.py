@@ -1,1 +1,3 @@
-"""The keyed HTTP routes as thin application services over ports; knows HTTP words, but no front and no AWS."""
+"""The keyed HTTP routes as thin application services over ports; knows HTTP words, but no front and no
+AWS.
+"""

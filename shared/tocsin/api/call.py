@@ -21,8 +21,8 @@ Body = TypeVar("Body", bound=models.Body)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """`id` is the path's id ("" when the path has none). `query` holds parsed values by parameter name, absent ones left
-    out. `document` is the JSON body after its model accepted it, `body` the model itself.
+    """One call. `id` is the path's id ("" when the path has none). `query` holds parsed values, absent
+    ones left out. `document` is the JSON body after its model accepted it, `body` the model itself.
     """
 
     route: Route
@@ -50,12 +50,12 @@ class Call:
             return sent
         match = _ETAG.fullmatch(tags[0].strip())
         if len(tags) > 1 or match is None or (sent is not None and sent != int(match[1])):
-            fix = 'send one If-Match with the ETag that was read, such as "3", and the same version in the body or none'
+            fix = 'send the ETag that was read, such as "3", and the same version in the body or none'
             raise Refusal("ERR_SCHEMA", "If-Match is not a version.", [Detail("if-match", "etag", fix)])
         return int(match[1])
 
     def listing(self, rooms: ApiRooms, what: Any, read: Callable[[Any, int], Page[Any]]) -> Answer:
-        """One page as an answer. `what` (JSON) is everything that narrows the listing; a cursor fits no other."""
+        """One page as an answer. `what` (JSON) is all that narrows the listing; a cursor fits no other."""
         items, meta = self.page(rooms, what, read)
         return Answer(data={"items": items}, meta=meta)
 

@@ -34,6 +34,8 @@ def get_channel(call: Call, rooms: ApiRooms) -> Answer:
 
 def change_channel(call: Call, rooms: ApiRooms) -> Answer:
     """Change what is sent and keep the rest."""
+    if call.expected_version(None) not in (None, rooms.channels.get(call.project, call.id).version):
+        raise Refusal("ERR_CONFLICT", "The channel changed meanwhile; read it again.")
     changed = rooms.channels.change(call.project, call.id, call.document)
     return Answer(data=changed, headers=etag(changed["version"]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+
 from tocsin.api.call import Call
 from tocsin.api.filters import EventFilters, split_words
 from tocsin.api.matching import not_found
@@ -33,7 +34,9 @@ def list_events(call: Call, rooms: ApiRooms) -> Answer:
 
 
 def find(call: Call, rooms: ApiRooms) -> Json:
-    """The event a path names by server or sender id. Refuses ERR_NOT_FOUND, or ERR_AMBIGUOUS naming the sources."""
+    """The event a path names by server or sender id. Refuses ERR_NOT_FOUND, or ERR_AMBIGUOUS naming the
+    sources.
+    """
     source = call.query.get("source")
     if EVENT_ID.fullmatch(call.id):
         event = rooms.events.get(call.project, call.id)

@@ -1,4 +1,6 @@
-"""What a listing is narrowed by: the same words for events and incidents, and one definition of what matches."""
+"""What a listing is narrowed by: the same words for events and incidents, and one definition of what
+matches.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,8 @@ def title_has(title: str, wanted: Iterable[str]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class EventFilters:
-    """Conditions on events. Times are Unix ms: `from_ms` inclusive, `to_ms` exclusive. `entity` is `type:id`, `words` are
-    lower case. None and () mean no condition.
+    """Conditions on events. Times are Unix ms: `from_ms` inclusive, `to_ms` exclusive. `entity` is `type:id`,
+    `words` are lower case. None and () mean no condition.
     """
 
     from_ms: int | None = None
@@ -60,7 +62,9 @@ class EventFilters:
 
 @dataclass(frozen=True, slots=True)
 class IncidentFilters:
-    """Conditions on incidents: `from_ms` and `to_ms` bound the opening; source, entity and service hold for any member."""
+    """Conditions on incidents: `from_ms` and `to_ms` bound the opening; source, entity and service hold for
+    any member.
+    """
 
     from_ms: int | None = None
     to_ms: int | None = None

@@ -8,10 +8,13 @@ from typing import Final
 from tocsin.kernel.errors import Refusal
 from tocsin.kernel.http import Request
 
-#: For every answer of every function (OWASP Secure Headers). Answers are data: nothing in them may run or be framed.
+#: For every answer of every function (OWASP Secure Headers). Answers are data: nothing in them may run or be
+#: framed.
 SECURITY_HEADERS: Final[Mapping[str, str]] = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "Content-Security-Policy": (
+        "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    ),
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "Strict-Transport-Security": "max-age=63072000; includeSubDomains",
@@ -29,9 +32,11 @@ def _same_origin(request: Request, origin: str) -> bool:
 
 
 def cors(request: Request, configured: str | None) -> dict[str, str]:
-    """CORS headers for a request: only the configured origin gets any. Refuses ERR_ORIGIN for a foreign origin.
+    """CORS headers for a request: only the configured origin gets any. Refuses ERR_ORIGIN for a foreign
+    origin.
 
-    Requests without an Origin (servers, command lines) and from the API's own pages pass without CORS headers.
+    Requests without an Origin (servers, command lines) and from the API's own pages pass without CORS
+    headers.
     """
     origin = request.header("origin")
     if origin is None:

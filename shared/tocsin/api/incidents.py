@@ -89,7 +89,9 @@ def list_incidents(call: Call, rooms: ApiRooms) -> Answer:
 
 
 def get_incident(call: Call, rooms: ApiRooms) -> Answer:
-    """One incident with its timeline and a page of its members; a merged one has none, its survivor has them."""
+    """One incident with its timeline and a page of its members; a merged one has none, its survivor has
+    them.
+    """
     incident = rooms.incidents.get(call.project, call.id)
     if incident is None:
         not_found()

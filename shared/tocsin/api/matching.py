@@ -35,7 +35,8 @@ def _index() -> tuple[dict[str, dict[str, Route]], list[tuple[re.Pattern[str], d
 def match(path: str) -> tuple[Mapping[str, Route], str]:
     """The routes of a path by method, and its id ("" for none). Refuses ERR_NOT_FOUND.
 
-    The path is percent-decoded once; what decodes to a slash does not become one, so `%2e%2e%2f` leads nowhere.
+    The path is percent-decoded once; what decodes to a slash does not become one, so `%2e%2e%2f` leads
+    nowhere.
     """
     if len(path) <= MAX_PATH:
         exact, patterns = _index()

@@ -1,7 +1,7 @@
 """Bodies that the keyed routes take, as closed models: an unknown field is refused, types are never coerced.
 
-Each model's READONLY names fields that answers hold and only the server sets; sent by a client they are refused as
-ERR_READONLY_FIELD, so that nobody believes they were taken.
+Each model's READONLY names fields that answers hold and only the server sets; sent by a client they are
+refused as ERR_READONLY_FIELD, so that nobody believes they were taken.
 """
 
 from __future__ import annotations
@@ -122,7 +122,9 @@ class TopologyInput(Body):
 
 
 class Budget(Body):
-    """`per_hour` pushes in the long run, at most `burst` at once; what is above is withheld and goes to the digest."""
+    """`per_hour` pushes in the long run, at most `burst` at once; what is above is withheld and goes to the
+    digest.
+    """
 
     per_hour: int = Field(ge=1, le=3600)
     burst: int = Field(ge=1, le=1000)
@@ -218,7 +220,9 @@ Model = TypeVar("Model", bound=Body)
 
 
 def validate(model: type[Model], value: Any) -> Model:
-    """The body as `model`. Refuses ERR_READONLY_FIELD or ERR_SCHEMA naming every field that is wrong, no values."""
+    """The body as `model`. Refuses ERR_READONLY_FIELD or ERR_SCHEMA naming every field that is wrong, no
+    values.
+    """
     readonly = sorted(model.READONLY & value.keys()) if isinstance(value, Mapping) else []
     if readonly:
         raise Refusal(

@@ -1,4 +1,6 @@
-"""The OpenAPI 3.1 document and docs/api.md, made from the route table, the models and the answers of real calls."""
+"""The OpenAPI 3.1 document and docs/api.md, made from the route table, the models and the answers of real
+calls.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ _STATUS_WORDS: Final[Mapping[int, str]] = {
 
 
 def document(answers: Answers) -> Json:
-    """The OpenAPI document. Examples of answers come from `answers`; examples without one are shown as requests only."""
+    """The OpenAPI document. Examples of answers come from `answers`; examples without one are shown as
+    requests only.
+    """
     return {
         "openapi": "3.1.0",
         "info": {
@@ -56,7 +60,8 @@ def document(answers: Answers) -> Json:
             "version": VERSION,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
             "description": (
-                "Events in, explained incidents out. Answers are {data, meta}, errors {error: {code, message, details, "
+                "Events in, explained incidents out. Answers are {data, meta}, errors {error: {code, "
+                "message, details, "
                 "trace_id}}. Send the API key in X-Api-Key or as Authorization: Bearer."
             ),
         },
@@ -86,7 +91,7 @@ def document(answers: Answers) -> Json:
 
 def _schemas() -> Json:
     requests: list[type[Any]] = [
-        getattr(models, route.request) for route in ROUTES if _is_model(route.request)
+        getattr(models, str(route.request)) for route in ROUTES if _is_model(route.request)
     ]
     shapes: list[type[Any]] = [
         getattr(responses, route.response) for route in ROUTES if hasattr(responses, route.response)
@@ -102,7 +107,9 @@ def _schemas() -> Json:
 
 
 def _event_schemas() -> Json:
-    """Event (as read) and EventInput (as sent) from the one event schema; its own definitions are renamed to fit in."""
+    """Event (as read) and EventInput (as sent) from the one event schema; its own definitions are renamed to
+    fit in.
+    """
     schema = events.json_schema()
     inner = {f"Event{name}": value for name, value in schema.pop("$defs", {}).items()}
     schema.pop("$schema", None)
@@ -369,20 +376,21 @@ def markdown() -> str:
     lines = [
         "# HTTP API",
         "",
-        "Made from `shared/tocsin/routes.py` by `tools/openapi.py`; the full reference is `openapi.json` beside this file,",
-        "served at `/openapi.json` and, for people, at `/docs`.",
+        "Made from `shared/tocsin/routes.py` by `tools/openapi.py`. The full reference is `openapi.json`",
+        "beside this file, served at `/openapi.json` and, for people, at `/docs`.",
         "",
-        'Answers are `{"data", "meta"}`, errors `{"error": {"code", "message", "details", "trace_id"}}`; each detail '
-        'is `{"field", "rule", "fix"}`.',
-        "The key travels in `X-Api-Key` or `Authorization: Bearer`. An object of another project is 404, like one that does",
-        "not exist. A wrong method is 405 with `Allow`. Unknown, repeated and malformed query parameters are refused.",
+        'Answers are `{"data", "meta"}`, errors `{"error": {"code", "message", "details", "trace_id"}}`;',
+        'each detail is `{"field", "rule", "fix"}`.',
+        "The key travels in `X-Api-Key` or `Authorization: Bearer`. An object of another project is 404,",
+        "like one that does not exist. A wrong method is 405 with `Allow`. Unknown, repeated and malformed",
+        "query parameters are refused. Browsers may call from the configured origin only (403 `ERR_ORIGIN`).",
         "",
-        "Listings answer a page: `limit` 1 to 100 (25 when left out), `meta.next_cursor` continues, `meta.scanned` counts",
-        "what was read. A request reads at most 20 segments of the log, so a page may be short, even empty, and still go on.",
-        "A cursor fits its own project and query only; everything else is `ERR_CURSOR`.",
+        "Listings answer a page: `limit` 1 to 100 (25 when left out), `meta.next_cursor` continues,",
+        "`meta.scanned` counts what was read. A request reads at most 20 segments of the log, so a page",
+        "may be short, even empty, and still go on. A cursor fits its own project and query only.",
         "",
-        "Changes may carry the version that was read, as `If-Match` (the `ETag`) or `version` in the body: 409 `ERR_CONFLICT`",
-        "when it is no longer current.",
+        "Changes may carry the version that was read, as `If-Match` (the `ETag`) or `version` in the body:",
+        "409 `ERR_CONFLICT` when it is no longer current.",
         "",
     ]
     for group, meaning in _GROUPS.items():

@@ -1,7 +1,7 @@
 """What the keyed routes need from the rest of Tocsin. Implemented by tocsin.aws and, in tests, in memory.
 
-Readers answer JSON objects in their public form. A position is any small JSON value; it travels inside a sealed cursor
-and comes back as it was given. Times are Unix ms.
+Readers answer JSON objects in their public form. A position is any small JSON value; it travels inside a
+sealed cursor and comes back as it was given. Times are Unix ms.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Item]):
-    """Part of a listing. `next_position` is None at the end; `scanned` counts the segments or rows that were read.
+    """Part of a listing. `next_position` is None at the end; `scanned` counts the segments or rows that were
+    read.
 
     A page may hold fewer items than asked for, even none, and still have a next position.
     """
@@ -40,7 +41,8 @@ class Page(Generic[Item]):
 class Change:
     """What a person does to one incident; at least one of status, verdict and note is given.
 
-    `status` is "open" (reopen), "acknowledged" or "resolved". `actor` is the id of the caller's key; `at` is Unix ms.
+    `status` is "open" (reopen), "acknowledged" or "resolved". `actor` is the id of the caller's key; `at` is
+    Unix ms.
     """
 
     actor: str
@@ -75,7 +77,9 @@ Operation = Change | Merge | Split
 
 class EventReader(Protocol):
     def page(self, project: str, filters: EventFilters, position: Any, limit: int) -> Page[Json]:
-        """Events newest first that match `filters`, from `position` (None: the newest). Opens <= MAX_SEGMENTS segments."""
+        """Events newest first that match `filters`, from `position` (None: the newest). Opens <= MAX_SEGMENTS
+        segments.
+        """
         ...
 
     def get(self, project: str, event_id: str) -> Json | None:
@@ -109,12 +113,14 @@ class IncidentWriter(Protocol):
     def apply(
         self, project: str, incident_id: str, operation: Operation, expected_version: int | None
     ) -> Sequence[Incident]:
-        """Do it and answer the incidents as they are now: the one addressed or its survivor, then (split) the new one.
+        """Do it and answer the incidents as they are now: the one addressed or its survivor, then (split) the
+        new one.
 
         Refuses ERR_NOT_FOUND for incidents the project does not have; ERR_CONFLICT when the version is not
-        `expected_version` (None: any) or the incident's standing does not allow it; ERR_SCHEMA or ERR_BATCH_TOO_LARGE for
-        a split whose members are not the incident's, leave one side empty, or are too many at once. A Change with several
-        parts is applied in the order status, verdict, note, all of it or nothing.
+        `expected_version` (None: any) or the incident's standing does not allow it; ERR_SCHEMA or
+        ERR_BATCH_TOO_LARGE for a split whose members are not the incident's, leave one side empty, or are too
+        many at once. A Change with several parts is applied in the order status, verdict, note, all of it or
+        nothing.
         """
         ...
 
@@ -127,7 +133,9 @@ class DocumentStore(Protocol):
         ...
 
     def put(self, project: str, name: str, document: Any, expected_version: int | None, now: int) -> int:
-        """Store it and answer its new version. Refuses ERR_CONFLICT when the version is not `expected_version`."""
+        """Store it and answer its new version. Refuses ERR_CONFLICT when the version is not
+        `expected_version`.
+        """
         ...
 
 
@@ -139,17 +147,22 @@ class HealingReader(Protocol):
 
 class HealthReader(Protocol):
     def parts(self) -> Sequence[Json]:
-        """One row per part: {"part", "kind", "status": "up" | "degraded" | "down", "detail", "measured_at"}."""
+        """One row per part: {"part", "kind", "status": "up" | "degraded" | "down", "detail",
+        "measured_at"}.
+        """
         ...
 
     def metrics(self) -> Sequence[tuple[str, str, str, Mapping[str, str], float]]:
-        """Samples (name, type, help, labels, value) in the words of Prometheus; one family's samples are adjacent."""
+        """Samples (name, type, help, labels, value) in the words of Prometheus; one family's samples are
+        adjacent.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ApiRooms:
-    """Everything the keyed routes stand on. `origin` is the one web origin that may call from a browser, or None.
+    """Everything the keyed routes stand on. `origin` is the one web origin that may call from a browser, or
+    None.
 
     `cursor_key` authenticates cursors (32 bytes). `now` is Unix ms.
     """

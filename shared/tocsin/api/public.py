@@ -18,9 +18,11 @@ PROBE_TIMEOUT_S: Final = 1.0
 #: An answer of the probe serves this long, so that open routes cannot be used to load what is behind them.
 _REMEMBER_S: Final = 2.0
 
-#: Redoc styles the page from its script and shows images of the document inline; nothing comes from another host.
+#: Redoc styles the page from its script and shows images of the document inline; nothing comes from another
+#: host.
 _DOCS_POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; "
+    "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; img-src 'self' data:; font-src "
+    "'self' data:; "
     "connect-src 'self'; worker-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 #: Addresses are relative, because the API lives below a stage's path.
@@ -30,10 +32,10 @@ _DOCS_PAGE: Final = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Tocsin API</title>
-<style>body { margin: 0; font-family: system-ui, sans-serif } noscript { display: block; padding: 2rem }</style>
+<style>body { margin: 0; font-family: system-ui, sans-serif }</style>
 </head>
 <body>
-<noscript>This page needs JavaScript. The document it shows is <a href="openapi.json">openapi.json</a>.</noscript>
+<noscript>This page needs JavaScript to show <a href="openapi.json">openapi.json</a>.</noscript>
 <redoc spec-url="openapi.json" disable-search="true" native-scrollbars="true"></redoc>
 <script src="docs/redoc.js"></script>
 </body>
@@ -51,7 +53,9 @@ class Readiness:
         self._known: tuple[float, bool] | None = None
 
     def ready(self) -> bool:
-        """True when the probe said so within the time limit, now or at most two seconds ago. Raises what it raises."""
+        """True when the probe said so within the time limit, now or at most two seconds ago. Raises what it
+        raises.
+        """
         if self._known is not None and time.monotonic() - self._known[0] < _REMEMBER_S:
             return self._known[1]
         if self._asked is None or self._asked.done():
@@ -65,7 +69,9 @@ class Readiness:
 
 
 def answer(request: Request, static: Path, ready: Callable[[], bool]) -> Answer:
-    """Answer one request to an open route. `static` holds openapi.json and redoc.js, put there by the build."""
+    """Answer one request to an open route. `static` holds openapi.json and redoc.js, put there by the
+    build.
+    """
     methods, _ = match(request.path)
     if request.method == "OPTIONS":
         return Answer(status=204, headers=preflight(request, None, allowed(methods)), raw=("", "text/plain"))

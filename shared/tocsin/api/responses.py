@@ -1,6 +1,7 @@
 """Shapes of answers, for the OpenAPI document and the contract tests; not imported at run time.
 
-Every JSON answer is {"data", "meta"}; the classes here describe data, and `Paged` says that meta continues a listing.
+Every JSON answer is {"data", "meta"}; the classes here describe data, and `Paged` says that meta continues a
+listing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ Time = str
 
 
 class Shape(BaseModel):
-    """What all answers have in common: nothing beyond what is listed, every field present unless it has a default."""
+    """What all answers have in common: nothing beyond what is listed, every field present unless it has a
+    default.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
     PAGED: ClassVar[bool] = False
@@ -138,7 +141,9 @@ class IncidentPage(Shape):
 
 
 class TimelineEntry(Open):
-    """Something that happened. `pos` numbers the entries of an incident from 0; `by` is tocsin or the id of a key."""
+    """Something that happened. `pos` numbers the entries of an incident from 0; `by` is tocsin or the id of a
+    key.
+    """
 
     pos: int
     at: Time

@@ -1,4 +1,6 @@
-"""From a request to the service that answers it: match, authenticate, check scope, read query and body, call."""
+"""From a request to the service that answers it: match, authenticate, check scope, read query and body,
+call.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from tocsin.kernel.errors import Detail, Refusal
 from tocsin.kernel.http import Answer, Request
 from tocsin.routes import GRAMMARS, MAX_LIMIT, Param, Route
 
-#: Longest value of a query parameter other than the cursor, in characters, and most values of a repeatable one.
+#: Longest value of a query parameter other than the cursor, in characters, and most values of a repeatable
+#: one.
 MAX_VALUE: Final = 256
 MAX_REPEATS: Final = 10
 _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
@@ -134,10 +137,12 @@ def read_body(route: Route, request: Request) -> tuple[models.Body | None, Any]:
 
 
 def dispatch(request: Request, principal_of: Callable[[Request], Principal], rooms: ApiRooms) -> Answer:
-    """Answer one request to a keyed route. `principal_of` authenticates. Raises Refusal for everything that is refused.
+    """Answer one request to a keyed route. `principal_of` authenticates. Raises Refusal for everything that
+    is refused.
 
-    The order is fixed: unknown path, foreign origin, method, credential, scope, id, query, body, service. Nothing is
-    read from any store before the scope is known to be held, and nothing is written before the body is accepted.
+    The order is fixed: unknown path, foreign origin, method, credential, scope, id, query, body, service.
+    Nothing is read from any store before the scope is known to be held, and nothing is written before the
+    body is accepted.
     """
     methods, identifier = match(request.path)
     cross = headers.cors(request, rooms.origin)

@@ -1,4 +1,6 @@
-"""What people do to incidents, as one change under the project's cursor; implements tocsin.api.ports.IncidentWriter."""
+"""What people do to incidents, as one change under the project's cursor; implements
+tocsin.api.ports.IncidentWriter.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class Members(Protocol):
 
 
 class IncidentOperations:
-    """Applies Change, Merge and Split through the correlate worker, so that they are ordered with everything else."""
+    """Applies Change, Merge and Split through the correlate worker, so that they are ordered with everything
+    else.
+    """
 
     def __init__(
         self, worker: CorrelateWorker, members: Members, topologies: TopologyReader, policy: Policy

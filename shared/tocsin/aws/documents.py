@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import zlib
 from typing import Any, Final
 
 from tocsin.aws import keys
 from tocsin.aws.table import ConditionFailed, Table
 from tocsin.kernel import clock
+from tocsin.kernel.envelope import pack, unpack
 from tocsin.kernel.errors import Refusal
 from tocsin.signals.topology import Topology
 
@@ -26,14 +25,14 @@ class Documents:
     def get(self, project: str, name: str) -> tuple[int, Any]:
         """(version, document), or (0, None)."""
         row = self._table.get(keys.document(project, name))
-        return (row["version"], json.loads(zlib.decompress(row["z"]))) if row else (0, None)
+        return (row["version"], unpack(row["z"])) if row else (0, None)
 
     def put(self, project: str, name: str, document: Any, expected_version: int | None, now: int) -> int:
         """Store a document; returns its new version. Refuses ERR_CONFLICT when `expected_version` is stale."""
         current = self.get(project, name)[0]
         if expected_version is not None and expected_version != current:
             raise Refusal("ERR_CONFLICT", f"the document is at version {current}; read it again")
-        packed = zlib.compress(json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode("utf-8"), 6)
+        packed = pack(document)
         if len(packed) > MAX_BYTES:
             raise Refusal("ERR_SCHEMA", "the document is too large to keep")
         row = {"version": current + 1, "z": packed, "at": now}

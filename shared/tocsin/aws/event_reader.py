@@ -135,13 +135,3 @@ class DynamoEventReader:
                 events = self._open([row])[0]
                 found += [(n, i, event) for i, event in enumerate(events) if event["event_id"] == event_id]
         return self._with_incidents(project, found)
-
-    # advice for ingest
-    def lookup(self, project: str, event_ids: Sequence[str]) -> dict[str, tuple[str, bool]]:
-        """Digest (hex) of each claimed id and whether its commit stands; implements tocsin.signals.intake.Marks."""
-        marks = self._ledger.marks(project, event_ids, consistent=False)
-        statuses = self._ledger.statuses(project, {mark.commit_id for mark in marks.values()})
-        return {
-            event_id: (mark.digest.hex(), statuses[mark.commit_id] == "committed")
-            for event_id, mark in marks.items()
-        }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -11,27 +9,23 @@ from tocsin.aws import keys
 from tocsin.aws.outbox import outbox_writes
 from tocsin.aws.table import ConditionFailed, Row, Table, Write
 from tocsin.kernel import clock
-from tocsin.signals.incidents import Effects, Incident, View, incident_ids
+from tocsin.kernel.envelope import pack, unpack
+from tocsin.signals.incidents import Effects, Incident, View, incident_ids, summary
 from tocsin.signals.ports import Cursor, HeadMoved, OutboxRow
 
 #: How long a token row outlives its last change: the longest incident plus the allowed lateness.
 _TOKEN_LIFE_S: Final = 3 * clock.DAY // 1000
 _MERGE_HOPS: Final = 8
+#: How far a digest looks back for open incidents, and how many it looks at.
+_OPEN_DAYS: Final = 7
+_MOST_OPEN: Final = 500
 
 #: Place of an event in the log: (commit number, index).
 Member = tuple[int, int]
 
 
-def _pack(value: Any) -> bytes:
-    return zlib.compress(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8"), 6)
-
-
-def _unpack(data: bytes) -> Any:
-    return json.loads(zlib.decompress(data))
-
-
 def _incident(row: Row) -> Incident:
-    return Incident.from_row(_unpack(row["z"]))
+    return Incident.from_row(unpack(row["z"]))
 
 
 class DynamoIncidentStore:
@@ -100,24 +94,24 @@ class DynamoIncidentStore:
     ) -> Iterator[Write]:
         put = self._table.put_write
         for incident_id, incident in effects.incidents.items():
-            packed = _pack(incident.to_row())
+            packed = pack(incident.to_row())
             row = {"z": packed, "version": incident.version, "status": incident.status, "exp": expiry}
             yield put(keys.incident(project, incident_id), row)
         for token, ids in effects.index.items():
             yield put(keys.token(project, token), {"ids": ids, "exp": now // 1000 + _TOKEN_LIFE_S})
         for incident_id, members in effects.members.items():
-            row = {"z": _pack(members), "count": len(members), "exp": expiry}
+            row = {"z": pack(members), "count": len(members), "exp": expiry}
             yield put(keys.member(project, incident_id, version), row)
         by_commit: dict[int, dict[str, tuple[str, str]]] = {}
         for (n, i), incident_id in effects.assignments.items():
             by_commit.setdefault(n, {})[str(i)] = (incident_id, effects.reasons.get((n, i), ""))
         for n, assigned in by_commit.items():
-            packed = _pack(assigned)
+            packed = pack(assigned)
             yield put(keys.assignment(project, n, version), {"z": packed, "exp": expiry})
         for incident_id, entries in effects.overflow.items():
             for position, entry in enumerate(entries):
                 key = keys.timeline(project, incident_id, entry["at"], position)
-                yield put(key, {"z": _pack(entry), "exp": expiry})
+                yield put(key, {"z": pack(entry), "exp": expiry})
 
     # reads for the API
     def assigned(self, project: str, numbers: Collection[int]) -> dict[Member, tuple[str, str]]:
@@ -132,7 +126,7 @@ class DynamoIncidentStore:
             for row in self._table.query(pk, low=low, high=high):
                 n = int(row["sk"].partition("#")[0])
                 if n in group:
-                    for i, (incident_id, reason) in _unpack(row["z"]).items():
+                    for i, (incident_id, reason) in unpack(row["z"]).items():
                         found[n, int(i)] = (incident_id, reason)
         incidents = self.view(project, (), {incident_id for incident_id, _ in found.values()}).incidents
         return {place: (_survivor(one, incidents), reason) for place, (one, reason) in found.items()}
@@ -142,7 +136,7 @@ class DynamoIncidentStore:
     ) -> list[tuple[str, list[Member]]]:
         """Events that joined an incident, in the order they did: (sort key, [(commit number, index), …]) from `low` on."""
         rows = self._table.query(keys.member_partition(project, incident_id), low=low, limit=limit)
-        return [(row["sk"], [(n, i) for n, i in _unpack(row["z"])]) for row in rows]
+        return [(row["sk"], [(n, i) for n, i in unpack(row["z"])]) for row in rows]
 
     def listed(self, project: str, yyyymmdd: str, before: str | None = None) -> Iterator[Incident]:
         """Incidents whose id is of one day, newest first, strictly before id `before` when given."""
@@ -151,12 +145,25 @@ class DynamoIncidentStore:
         )
         return (_incident(row) for row in rows if row["sk"] != before)
 
+    def open_summaries(self, project: str, limit: int) -> list[dict[str, Any]]:
+        """Summaries of open incidents of the last days, loudest first; see tocsin.signals.incidents.summary."""
+        now = clock.now_ms()
+        found: list[Incident] = []
+        for days in range(_OPEN_DAYS):
+            for incident in self.listed(project, keys.day(now - days * clock.DAY)):
+                if incident.status in ("open", "acknowledged"):
+                    found.append(incident)
+                if len(found) >= _MOST_OPEN:
+                    break
+        found.sort(key=lambda incident: (-incident.score, incident.id))
+        return [summary(incident) for incident in found[:limit]]
+
     def overflow(self, project: str, incident_id: str, limit: int = 200) -> list[dict[str, Any]]:
         """Timeline entries that no longer fit the incident's row: the newest `limit` of them, oldest first."""
         rows = self._table.query(
             keys.timeline_partition(project, incident_id), newest_first=True, limit=limit
         )
-        return [_unpack(row["z"]) for row in rows][::-1]
+        return [unpack(row["z"]) for row in rows][::-1]
 
 
 def _survivor(incident_id: str, incidents: Mapping[str, Incident]) -> str:

@@ -219,6 +219,16 @@ def heartbeat(name: str) -> Key:
     return Key("sys#beat", name)
 
 
+def lease(name: str) -> Key:
+    """Work of which only one worker may do a run at a time."""
+    return Key("sys#lease", name)
+
+
+def ops_project() -> Key:
+    """Names the project that gets the supervisor's own events."""
+    return Key("sys#ops", "project")
+
+
 def healing_partition(yyyymmdd: str) -> str:
     return f"sys#heal#{yyyymmdd}"
 

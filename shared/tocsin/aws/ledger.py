@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -111,6 +111,19 @@ class DynamoLedger:
         wanted = {keys.mark(project, event_id): event_id for event_id in event_ids}
         rows = self._table.batch_get(wanted, consistent=consistent)
         return {wanted[key]: Mark(row["c"], row["d"], row["at"]) for key, row in rows.items()}
+
+    def lookup(self, project: str, event_ids: Sequence[str]) -> dict[str, tuple[str, bool]]:
+        """Advice for ingest: digest (hex) of each claimed id and whether its commit stands."""
+        marks = self.marks(project, event_ids, consistent=False)
+        statuses = self.statuses(project, {mark.commit_id for mark in marks.values()})
+        return {
+            event_id: (mark.digest.hex(), statuses[mark.commit_id] == "committed")
+            for event_id, mark in marks.items()
+        }
+
+    def projects(self) -> Iterator[str]:
+        """Every project that ever committed an event."""
+        return (row["sk"] for row in self._table.query(keys.known_project("any").pk, consistent=False))
 
     def statuses(self, project: str, commit_ids: Collection[str]) -> dict[str, CommitStatus]:
         rows = self._table.batch_get(keys.commit(project, commit_id) for commit_id in commit_ids)

@@ -1,14 +1,16 @@
-"""The supervisor: looks at everything that can stop quietly, repairs what it safely can, and asks people for the rest.
+"""The supervisor: looks at everything that can stop quietly, repairs what it safely can, and asks people for
+the rest.
 
-An explicit state (a mapping says Disabled) is acted on at first sight. What is judged from measurements must be bad in
-3 of the last 5 looks. Each target gets at most 3 repairs in 10 minutes, then people are told instead. A look that
-fails says nothing about its target: it is never a reason to repair.
+An explicit state (a mapping says Disabled) is acted on at first sight. What is judged from measurements must
+be bad in 3 of the last 5 looks. Each target gets at most 3 repairs in 10 minutes, then people are told
+instead. A look that fails says nothing about its target: it is never a reason to repair.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from tocsin.defense.ports import (
@@ -27,7 +29,8 @@ from tocsin.kernel.ids import new_id
 SOURCE: Final = "tocsin.supervisor"
 #: Depths of a dead-letter queue at which people are told, and told again.
 PARKED_LEVELS: Final = (1, 100, 10_000)
-#: A tick that waited longer than this (its queue's mapping was off) is dropped: the ticks behind it do the same work.
+#: A tick that waited longer than this (its queue's mapping was off) is dropped: the ticks behind it do the
+#: same work.
 STALE_TICK_MS: Final = 30 * clock.SECOND
 #: Queues that get ticks.
 TICKED: Final = ("relay", "supervise")
@@ -64,10 +67,11 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is wrong with a target now. Without a `repair` (and its name, `action`) only people can help.
+    """Something that is wrong with a target now. Without a `repair` (and its name, `action`) only people can
+    help.
 
-    `since` is when it began, as far as known. `settle_ms` is how long a repair is given before the next one. A higher
-    `level` of the same finding is told again.
+    `since` is when it began, as far as known. `settle_ms` is how long a repair is given before the next one.
+    A higher `level` of the same finding is told again.
     """
 
     target: str
@@ -126,7 +130,9 @@ class Supervisor:
         self._policy = policy
 
     def run(self, now: int, *, scheduled: bool = False) -> Report:
-        """Look once, act, and remember. A `scheduled` run (the one-minute one) also enqueues the minute's ticks."""
+        """Look once, act, and remember. A `scheduled` run (the one-minute one) also enqueues the minute's
+        ticks.
+        """
         memory = self._store.take(now)
         if memory is None:
             # Ticks that come twice do no harm; ticks that do not come would leave a minute without eyes.
@@ -142,7 +148,7 @@ class Supervisor:
             self._close(memory, look, now, report)
             self._tidy(memory, now)
         finally:
-            self._store.give_back(memory, now)
+            self._store.give_back(memory)
         return report
 
     # ticks
@@ -160,23 +166,24 @@ class Supervisor:
 
     # looking
     def _look(self, memory: Memory, now: int) -> Look:
-        probes: dict[str, Callable[[Memory, int], Look]] = {
+        probes: dict[str, Callable[[], Look]] = {
             "mappings": self._mappings,
             "schedules": self._schedules,
-            "workers": self._workers,
-            "projects": self._projects,
-            "leases": self._leases,
+            "workers": partial(self._workers, now),
+            "projects": partial(self._projects, memory, now),
+            "leases": partial(self._leases, memory, now),
         }
         if now - memory.depth_at >= self._policy.depth_every_ms:
             memory.depth_at = now
-            probes |= {"queues": self._queues, "dead letters": self._dead_letters}
+            probes["queues"] = partial(self._queues, memory, now)
+            probes["dead letters"] = partial(self._dead_letters, memory)
         whole = Look()
         for name, probe in probes.items():
             target = f"probe {name}"
             whole.seen.add(target)
             reason = ""
             try:
-                found = probe(memory, now)
+                found = probe()
                 whole.seen |= found.seen
                 whole.findings += found.findings
             except Retry as error:
@@ -190,46 +197,40 @@ class Supervisor:
         """Add a judgement of a target; whether enough of the last ones are bad."""
         samples = [*memory.samples.get(target, ()), sample][-self._policy.looks :]
         memory.samples[target] = samples
-        return sum(samples) >= self._policy.bad_looks
+        return samples.count(True) >= self._policy.bad_looks
 
-    def _mappings(self, memory: Memory, now: int) -> Look:
+    def _mappings(self) -> Look:
         look = Look()
         for mapping in self._around.mappings():
             target = f"mapping {mapping.name}"
             look.seen.add(target)
             if mapping.state == "Disabled":
-                look.findings.append(
-                    Finding(
-                        target,
-                        "disabled",
-                        f"the event source mapping of {mapping.name} is disabled: its queue is not read",
-                        "error",
-                        since=mapping.changed_at,
-                        action="enable",
-                        repair=lambda one=mapping: self._repairs.enable_mapping(one),
-                    )
-                )
+                text = f"the event source mapping of {mapping.name} is disabled: its queue is not read"
+                enable = partial(self._repairs.enable_mapping, mapping)
+                found = Finding(target, "disabled", text, "error", mapping.changed_at, "enable", enable)
+                look.findings.append(found)
+            elif mapping.state == "Missing":
+                text = f"{mapping.name} has no event source mapping: deploy the stack again"
+                look.findings.append(Finding(target, "missing", text, "error"))
         return look
 
-    def _schedules(self, memory: Memory, now: int) -> Look:
+    def _schedules(self) -> Look:
         look = Look()
-        for schedule in self._around.schedules():
-            target = f"schedule {schedule.name}"
+        for rule in self._around.schedules():
+            target = f"schedule {rule.name}"
             look.seen.add(target)
-            if not schedule.enabled:
+            if rule.state == "DISABLED":
+                text = f"the rule {rule.name} is disabled: nothing comes from it"
+                enable = partial(self._repairs.enable_schedule, rule)
                 look.findings.append(
-                    Finding(
-                        target,
-                        "disabled",
-                        f"the rule {schedule.name} is disabled: nothing comes from it",
-                        "error",
-                        action="enable",
-                        repair=lambda one=schedule: self._repairs.enable_schedule(one),
-                    )
+                    Finding(target, "disabled", text, "error", action="enable", repair=enable)
                 )
+            elif rule.state == "MISSING":
+                text = f"there is no rule {rule.name}: deploy the stack again"
+                look.findings.append(Finding(target, "missing", text, "error"))
         return look
 
-    def _workers(self, memory: Memory, now: int) -> Look:
+    def _workers(self, now: int) -> Look:
         look = Look()
         beats = self._around.beats()
         for name, limit in self._policy.silence_ms.items():
@@ -249,7 +250,7 @@ class Supervisor:
                     "warning",
                     since=beats[name] + limit,
                     action="tick" if can_tick else "page",
-                    repair=(lambda one=name: self._repairs.tick(one, [0], now)) if can_tick else None,
+                    repair=partial(self._repairs.tick, name, [0], now) if can_tick else None,
                     settle_ms=30 * clock.SECOND,
                 )
             )
@@ -279,14 +280,15 @@ class Supervisor:
                         "notice",
                         since=since,
                         action="wake",
-                        repair=lambda one=lag.project: self._repairs.wake(one),
+                        repair=partial(self._repairs.wake, lag.project),
                         settle_ms=20 * clock.SECOND,
                     )
                 )
         return look
 
     def _leases(self, memory: Memory, now: int) -> Look:
-        look = Look()
+        # A lease that is not there any more was let go.
+        look = Look(seen={target for target in memory.open if target.startswith("lease ")})
         for lease in self._around.leases():
             target = f"lease {lease.name}"
             look.seen.add(target)
@@ -299,7 +301,7 @@ class Supervisor:
                         "warning",
                         since=lease.until,
                         action="release",
-                        repair=lambda one=lease: self._repairs.release(one),
+                        repair=partial(self._repairs.release, lease),
                     )
                 )
         return look
@@ -322,7 +324,7 @@ class Supervisor:
                 look.findings.append(Finding(target, "stalled", text, "error", since=since))
         return look
 
-    def _dead_letters(self, memory: Memory, now: int) -> Look:
+    def _dead_letters(self, memory: Memory) -> Look:
         look = Look()
         for name, depth in self._around.dead_letters().items():
             target = f"dead-letters {name}"
@@ -384,12 +386,16 @@ class Supervisor:
         report.paged += 1
 
     def _tell(self, episode: Json, finding: Finding, now: int, report: Report) -> None:
-        """Raise an event for what was done or could not be done. What was not taken is tried again by the next run."""
+        """Raise an event for what was done or could not be done. What was not taken is tried again by the
+        next run.
+        """
         level = max(episode["paged"], 1)
         record = episode["record"]
         if episode["told"] >= level or record["outcome"] == "found":
             return
-        severity = "critical" if record["outcome"] == "paged" and finding.severity == "error" else finding.severity
+        severity = (
+            "critical" if record["outcome"] == "paged" and finding.severity == "error" else finding.severity
+        )
         try:
             self._events.send(_event(record, finding.text, severity, "firing", level), now)
         except Retry:
@@ -418,7 +424,9 @@ class Supervisor:
         """Keep the memory as small as what is wrong."""
         first = now - self._policy.window_ms
         memory.samples = {name: samples for name, samples in memory.samples.items() if any(samples)}
-        memory.repairs = _kept({name: [at for at in times if at > first] for name, times in memory.repairs.items()})
+        memory.repairs = _kept(
+            {name: [at for at in times if at > first] for name, times in memory.repairs.items()}
+        )
         memory.paged = {name: at for name, at in memory.paged.items() if at > first}
         memory.numbers = {name: n for name, n in memory.numbers.items() if n}
         memory.open = {name: one for name, one in memory.open.items() if now - one["seen_at"] < _FORGET_MS}
@@ -453,11 +461,13 @@ def _episode(finding: Finding, now: int) -> Json:
 
 
 def _event(record: Mapping[str, Any], text: str, severity: str, status: str, level: int) -> Json:
-    """A CES event without what the pipeline sets. The id is a function of the episode, so a repeat is a duplicate."""
+    """A CES event without what the pipeline sets. Its id names the step of the episode: a repeat is a
+    duplicate.
+    """
     kind, _, name = str(record["target"]).partition(" ")
     title = f"{record['target']}: {record['finding']}"
     return {
-        "id": f"{record['id']}.{status}{level}",
+        "id": f"{record['id']}.{record['outcome']}{level}",
         "source": SOURCE,
         "type": f"tocsin.{kind}.{record['finding']}",
         "title": f"{title}, {record['outcome']}",
@@ -469,4 +479,3 @@ def _event(record: Mapping[str, Any], text: str, severity: str, status: str, lev
         "status": status,
         "dedup_key": f"{SOURCE}|{record['target']}|{record['finding']}"[:128],
     }
-

@@ -1,7 +1,7 @@
 """What the supervisor sees, does and remembers. Implemented by tocsin.aws.watch and by the tests' fakes.
 
-Every method that asks the outside raises Retry when it gets no answer; no answer is never taken for bad health.
-Times are Unix ms.
+Every method that asks the outside raises Retry when it gets no answer; no answer is never taken for bad
+health. Times are Unix ms.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class SourceMapping:
-    """An event source mapping: `name` is the function it feeds, `state` the service's own word (Enabled, Disabling …)."""
+    """An event source mapping: `name` is the function it feeds, `state` the service's own word (Enabled,
+    Disabling …).
+
+    One that should be there and is not has the state Missing.
+    """
 
     name: str
     uuid: str
@@ -25,10 +29,10 @@ class SourceMapping:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A rule of the bus or of the clock. `name` tells people, `bus` is None for the default bus."""
+    """A rule of the clock or, with `bus`, of a bus of one's own. `state` is ENABLED, DISABLED or MISSING."""
 
     name: str
-    enabled: bool
+    state: str
     bus: str | None = None
 
 
@@ -81,14 +85,18 @@ class Surroundings(Protocol):
         ...
 
     def lags(self, position: str | None, limit: int) -> tuple[Sequence[Lag], str | None]:
-        """Up to `limit` projects after `position`; the second value continues, None at the end of the register."""
+        """Up to `limit` projects after `position`; the second value continues, None at the end of the
+        register.
+        """
         ...
 
     def leases(self) -> Sequence[Lease]: ...
 
 
 class Repairs(Protocol):
-    """Everything the supervisor may do. Each is harmless when repeated, and raises Retry when it was not taken."""
+    """Everything the supervisor may do. Each is harmless when repeated, and raises Retry when it was not
+    taken.
+    """
 
     def enable_mapping(self, mapping: SourceMapping) -> None: ...
 
@@ -130,14 +138,14 @@ class MemoryStore(Protocol):
         """The memory, or None while another run has it. A run that died loses it after some seconds."""
         ...
 
-    def give_back(self, memory: Memory, now: int) -> None:
+    def give_back(self, memory: Memory) -> None:
         """Keep it for the next run, unless another run took it meanwhile."""
         ...
 
 
 class HealingLog(Protocol):
     def record(self, healing: Mapping[str, Any]) -> None:
-        """Write or replace the record of `healing["id"]`, which carries its time in `at_ms`."""
+        """Write or replace the record of `healing["id"]`; the id (a prefixed UUIDv7) carries its time."""
         ...
 
 

@@ -282,11 +282,8 @@ class Dispatcher:
             return record
         channel = self._ports.channels.get(record.project, record.channel_id)
         if channel is None or not channel.enabled:
-            gone = "the channel was deleted" if channel is None else "disabled"
-            ended = record.step(
-                decision="failed" if channel is None else "withheld", reason=gone, next_at=None, wake_at=None
-            )
-            return self._save(record, ended)
+            gone = "the channel was deleted" if channel is None else "the channel is disabled"
+            return self._save(record, record.step(decision="failed", reason=gone, next_at=None, wake_at=None))
         leased = record.step(wake_at=now + self._policy.lease_ms)
         if not self._ports.notifications.save(record, leased):
             return self._stored(record)

@@ -232,7 +232,7 @@ class Deadlined:
         return io.BufferedReader(_Reader(self))
 
     def close(self) -> None:
-        self._sock.close()
+        """Does nothing: http.client closes once the headers are read, `post` closes after the body."""
 
 
 @lru_cache(maxsize=1)

@@ -6,6 +6,10 @@ import hashlib
 import json
 from typing import Any
 
+_encode = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+).encode  # built once: json.dumps with options builds an encoder per call
+
 
 def canonical_json(value: Any) -> bytes:
     """UTF-8 JSON with sorted keys and no white space. Equal values give equal bytes; NaN and infinities raise ValueError.
@@ -13,7 +17,7 @@ def canonical_json(value: Any) -> bytes:
     Floats are written as Python's shortest round-trip form, which is stable across supported versions; documents that
     must satisfy RFC 8785 hold integers and strings only.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode("utf-8")
+    return _encode(value).encode("utf-8")
 
 
 def digest(value: Any) -> bytes:

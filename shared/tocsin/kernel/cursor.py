@@ -1,8 +1,8 @@
 """Sealed cursors: a place in a listing that only we can write, and that fits one project and one query only.
 
-A cursor is `c1.` + base64url(position as JSON ‖ HMAC-SHA256). Project and query are part of what is authenticated, not
-of what is carried, so a cursor taken to another project or another filter does not open. The position is readable by
-whoever holds the cursor; it names places in their own project and nothing else.
+A cursor is `c1.` + base64url(position as JSON ‖ HMAC-SHA256). Project and query are part of what is
+authenticated, not of what is carried, so a cursor taken to another project or another filter does not open.
+The position is readable by whoever holds the cursor; it names places in their own project and nothing else.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def seal(key: bytes, project: str, query: Any, position: Any) -> str:
 
 
 def open_sealed(key: bytes, project: str, query: Any, cursor: str) -> Any:
-    """The position of a cursor written by `seal` with the same key, project and query; else refuses ERR_CURSOR."""
+    """The position of a cursor written by `seal` with the same key, project and query; else refuses
+    ERR_CURSOR.
+    """
     prefix, _, text = cursor[: MAX_CURSOR + 1].partition(".")
     if len(cursor) <= MAX_CURSOR and prefix == _VERSION and cursor.isascii():
         try:

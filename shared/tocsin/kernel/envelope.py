@@ -24,6 +24,8 @@ READABLE: Final = frozenset({VERSION})
 #: Largest payload that is unpacked from one message; matches the ingest limit with room for what ingest adds.
 MAX_UNPACKED: Final = 16 * 1024 * 1024
 
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
@@ -40,7 +42,7 @@ class Envelope:
 
 def pack(value: Any) -> bytes:
     """zlib level 6 over compact JSON; the form in which payloads and segments are kept."""
-    return zlib.compress(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8"), 6)
+    return zlib.compress(_encode(value).encode("utf-8"), 6)
 
 
 def unpack(data: bytes, limit: int = MAX_UNPACKED) -> Any:

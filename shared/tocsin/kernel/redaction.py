@@ -231,7 +231,7 @@ _PEM: Final = re.compile(
     _I,
 )
 _BEARER: Final = re.compile(r"(?<![A-Za-z0-9])bearer[ :=]{1,3}([A-Za-z0-9._~+/-]{16,}+=*+)", _I)
-_BASIC: Final = re.compile(r"(?<![A-Za-z0-9])basic {1,3}([A-Za-z0-9+/]{6,}+={0,2})", _I)
+_BASIC: Final = re.compile(r"(?<![A-Za-z0-9])basic {1,3}([A-Za-z0-9+/]{4,}+={0,2})", _I)
 _WEBHOOK: Final = re.compile(r"(?<![A-Za-z0-9])whsec_[A-Za-z0-9+/]{16,}+={0,2}", re.ASCII)
 _PAIR: Final = re.compile(
     r"(?:(?P<secret>passw(?:or)?d|passphrase|pwd|secret(?:[_-]?key)?|(?:api|access|private|account)[_-]?key)"
@@ -274,13 +274,17 @@ def iban_valid(compact: str) -> bool:
 
 
 def _addresses(text: str) -> Iterator[Span]:
-    for pattern in (_EMAIL, _EMAIL_ENCODED):
-        for match in pattern.finditer(text):
-            if _TLD.match(match[1].rpartition(".")[2]) and not match[0].lower().startswith("git@"):
-                yield match.start(), match.end(), "email"
+    hosts = set()  # where the host of a URL begins: its '@' does not make an e-mail address of the password
     for match in _USERINFO.finditer(text):
+        hosts.add(match.end() + 1)
         if match[0] != "git":
             yield match.start(), match.end(), "userinfo"
+    for pattern in (_EMAIL, _EMAIL_ENCODED):
+        for match in pattern.finditer(text):
+            if match.start(1) in hosts or match[0].lower().startswith("git@"):
+                continue
+            if _TLD.match(match[1].rpartition(".")[2]):
+                yield match.start(), match.end(), "email"
 
 
 def _phone_end(text: str, start: int, end: int, enough: int) -> int | None:

@@ -122,21 +122,19 @@ def _readers(request: Request) -> list[Callable[[], events.Event]]:
 
 
 class Intake:
-    """Takes requests that carry events. `redact` and `pseudonymise` return the event as it may be stored."""
+    """Takes requests that carry events. `protect(project, event)` returns an event as it may be stored."""
 
     def __init__(
         self,
         outbound: Outbound,
         *,
         marks: Marks | None,
-        redact: Callable[[events.Event], events.Event],
-        pseudonymise: Callable[[str, events.Event], events.Event],
+        protect: Callable[[str, events.Event], events.Event],
         now: Callable[[], int] = clock.now_ms,
     ) -> None:
         self._outbound = outbound
         self._marks = marks
-        self._redact = redact
-        self._pseudonymise = pseudonymise
+        self._protect = protect
         self._now = now
 
     def accept(self, request: Request, principal: Principal) -> Answer:
@@ -206,7 +204,7 @@ class Intake:
     def _send(self, items: list[_Item], project: str, trace_id: str, received_at: int) -> None:
         queued = []
         for item in items:
-            event = self._pseudonymise(project, self._redact(item.event))
+            event = self._protect(project, item.event)
             events.stamp(
                 event, project=project, event_id=item.event_id, trace_id=trace_id, received_at=received_at
             )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.delivery_fakes import Bench, Killed, fact, mailbox, webhook
 from tocsin.delivery.dispatch import DISABLE_AFTER_MS, LEASE_MS, SCHEDULE, Policy
-from tocsin.delivery.model import PushBudget
+from tocsin.delivery.model import Channel, PushBudget
 from tocsin.delivery.ports import SendResult
 from tocsin.delivery.routing import Routing, Rule, When
 from tocsin.kernel import clock
@@ -322,16 +322,23 @@ def test_muted_and_unrouted_transitions_are_on_record() -> None:
     assert bench.receiver.got == []
 
 
-def test_a_channel_deleted_meanwhile_ends_its_retries() -> None:
+@pytest.mark.parametrize(
+    ("left", "reason"),
+    [(None, "the channel was deleted"), (webhook(enabled=False), "the channel is disabled")],
+)
+def test_a_channel_that_is_gone_meanwhile_ends_its_retries(left: Channel | None, reason: str) -> None:
     bench = Bench()
     bench.add(webhook())
     bench.receiver.script.append(SendResult(500))
     bench.dispatcher().handle(fact())
     del bench.world.channels[("acme", "chn_ops")]
+    if left:
+        bench.add(left)
     (record,) = bench.relay(bench.world.now + clock.MINUTE)
     assert record is not None
-    assert (record.decision, record.reason) == ("failed", "the channel was deleted")
+    assert (record.decision, record.reason) == ("failed", reason)
     assert bench.world.outbox == {}
+    assert len(bench.receiver.got) == 1
 
 
 def test_a_test_message_is_tried_once() -> None:

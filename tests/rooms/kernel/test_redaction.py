@@ -6,6 +6,7 @@ import pytest
 from bench.redaction_bench import MAKERS, corpus, quality
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tocsin.kernel import redaction
 from tocsin.kernel.redaction import Family, Redactor, find, fold, triggers
 
@@ -136,8 +137,6 @@ PIECES = st.sampled_from(
         "4111111111111111",
         "DE89",
         "37040044",
-    ]
-    + [
         "0532013000",
         "eyJ",
         "AKIA",
@@ -151,8 +150,6 @@ PIECES = st.sampled_from(
         "cookie",
         "=",
         ":",
-    ]
-    + [
         "bearer ",
         "basic ",
         "dXNlcjpwYXNz",
@@ -167,13 +164,11 @@ PIECES = st.sampled_from(
         "\n",
         "ı",
         "ſ",
-    ]
-    + [
         "K",
         "＠",
         "\u200b",
         "٣",
-        "\u2011",
+        "‑",
         "tel ",
         "call ",
         "ssn ",
@@ -184,7 +179,7 @@ PIECES = st.sampled_from(
         "/",
         ";",
         "é",
-        "\ud800",
+        "�",
     ]
 )
 
@@ -195,6 +190,70 @@ def test_the_prefilter_never_hides_a_match(text: str) -> None:
     folded = fold(text)[0]
     for profile in ("log", "prose"):
         assert find(folded, triggers(folded), profile) == find(folded, Family.ALL, profile)  # type: ignore[arg-type]
+
+
+SMALLEST = [
+    *(
+        "a@b.co",
+        "a%40b.co",
+        "://a@b",
+        "tel 5550199",
+        "tel 55/50/199",
+        "tel 555-0199",
+        "tel 555.0199",
+        "tel (555)0199",
+    ),
+    *("tel +5550199", "(41) 555-0199", "123-45-6789", "4222222222222", "4222 2222 2222 2", "NO9386011117947"),
+    *(
+        "AKIA" + "A" * 16,
+        "xoxb-" + "1" * 14,
+        "ya29." + "a" * 20,
+        "eyJ" + "a" * 16 + ".aa.",
+        "sk_test_" + "a" * 16,
+    ),
+    *(
+        "sk-ant-" + "a" * 20,
+        "glpat-" + "a" * 20,
+        "bearer " + "a1" * 8,
+        "basic OmFh",
+        "basic YTpi",
+        "whsec_" + "a" * 16,
+    ),
+    *("-----BEGIN PRIVATE KEY-----", "-----begin pgp private key block-----"),
+    *(
+        "password=a",
+        "passwd:a",
+        "passphrase=>a",
+        "pwd:=a",
+        "secret: a",
+        "secret_key=a",
+        "api-key=a",
+        "apikey='a",
+        "account_key=a",
+    ),
+    *(
+        "access_key=a",
+        "privatekey=a",
+        "token=abcdefg1",
+        "session_id=abcdefg1",
+        "sessionkey:abcdefg1",
+        "x-auth: abcdefg1",
+    ),
+    *("authorization: digest abcdefg1", "cookie:a=b", "Set-Cookie=a=b", "1.1.1.1"),
+]
+
+
+@pytest.mark.parametrize("text", SMALLEST)
+def test_the_prefilter_passes_the_smallest_text_of_each_rule(text: str) -> None:
+    found = find(text, Family.ALL, "prose")
+    assert found
+    assert find(text, triggers(text), "prose") == found
+
+
+@pytest.mark.parametrize("text", ["bas\u0131c dXNlcjpwYXNz", "\u017fecret=hunter2", "a\u0660\u0661-45-6789"])
+def test_case_folding_of_other_scripts_does_not_outrun_the_prefilter(text: str) -> None:
+    for shown in (text, fold(text)[0]):
+        assert find(shown, triggers(shown), "prose") == find(shown, Family.ALL, "prose")
 
 
 def test_the_prefilter_never_hides_a_match_in_the_corpus() -> None:
@@ -318,8 +377,11 @@ def test_everything_the_sender_wrote_is_treated_and_nothing_else() -> None:
     assert out["metrics"] == {"[redacted:email]": 4155552671, "token": 5.5}
     assert out["links"][0]["href"] == "https://[redacted:userinfo]@example.com/?token=[redacted:secret]"
     assert out["extras"]["deep"][0] == {
-        "apiKey": "[redacted:apikey]", "X-Api-Key": "[redacted:apikey]", "ssn": None, "cookie": "[redacted:cookie]",
-    }  # fmt: skip
+        "apiKey": "[redacted:apikey]",
+        "X-Api-Key": "[redacted:apikey]",
+        "ssn": None,
+        "cookie": "[redacted:cookie]",
+    }
     assert out["extras"]["n"] == [1, 2.5, True, None]
     assert out["severity_raw"] == 5
 

@@ -132,6 +132,11 @@ def signal(number: int, service: str | None = "web", at: int = 0, **more: Any) -
     return Signal(**(base | more))
 
 
+def names(one: Signal) -> set[str]:
+    kind, _, name = one.entity.partition(":")
+    return {found for found in (one.service, name if kind == "service" else None) if found}
+
+
 def linked(one: Signal, other: Signal) -> bool:
     """The definition, written without tokens: the oracle of the properties below."""
     apart = abs(one.at - other.at)
@@ -139,9 +144,12 @@ def linked(one: Signal, other: Signal) -> bool:
         return True
     if one.entity == other.entity and apart <= POLICY.window:
         return True
+    if f"service:{one.service}" == other.entity or f"service:{other.service}" == one.entity:
+        return apart <= POLICY.window
     if one.dedup_key == other.dedup_key and apart <= POLICY.window:
         return True
-    if other.service in SHOP.neighbours(one.service or "") and apart <= POLICY.near:
+    near = {other_name for name in names(one) for other_name in SHOP.neighbours(name)}
+    if near & names(other) and apart <= POLICY.near:
         return True
     hosts = [set([s.tags["node"]] if "node" in s.tags else SHOP.nodes(s.service or "")) for s in (one, other)]
     return bool(hosts[0] & hosts[1]) and apart <= POLICY.host
@@ -162,10 +170,11 @@ def components(signals: Sequence[Signal]) -> set[frozenset[str]]:
 @st.composite
 def storms(draw: st.DrawFn) -> list[Signal]:
     events = []
-    for number in range(draw(st.integers(1, 26))):
+    at = 0
+    for number in range(draw(st.integers(1, 24))):
         service = draw(st.sampled_from(["web", "cart", "auth", "pay-db", "mail", "search", "lone", None]))
-        entity = draw(st.sampled_from(["host:a", "host:b"])) if service is None else f"service:{service}"
-        at = draw(st.integers(0, 7_000) | st.integers(0, 60).map(lambda k: k * 120) | st.integers(0, 8).map(lambda k: k * 900))
+        entity = draw(st.sampled_from(["host:a", "host:b", "service:web"])) if service is None else f"service:{service}"
+        at += draw(st.sampled_from([0, 4, 10, 11, 60, 120, 121, 300, 890, 901]))
         tags = {"node": draw(st.sampled_from(["n1", "n9"]))} if draw(st.integers(0, 9)) == 0 else {}
         key = "shared" if draw(st.integers(0, 9)) == 0 else f"prom|latency|{entity}"
         score = draw(st.sampled_from([0.39, 0.4, 0.7, 0.9]))
@@ -266,6 +275,35 @@ def test_neighbours_join_with_a_reason() -> None:
 def test_neighbours_far_apart_in_time_stay_apart() -> None:
     table = Table()
     table.take([signal(0, "pay-db"), signal(1, "cart", 121)])
+    assert len(table.alive()) == 2
+
+
+def test_between_two_alerts_of_a_service_its_neighbour_is_not_near() -> None:
+    table = Table()
+    table.take([signal(0, "pay-db", 0), signal(1, "pay-db", 840), signal(2, "cart", 420)])
+    assert len(table.alive()) == 2
+    assert signal(2).event_id in {next(iter(one)) for one in table.partition([signal(2, "cart", 420)])}
+
+
+def test_coverage_of_both_sides_survives_a_merge() -> None:
+    table = Table()
+    table.take([signal(0, "web", 0), signal(1, "web", 1_800), signal(2, "web", 900)])
+    table.take([signal(3, "cart", 1_910), signal(4, "cart", -110)])
+    assert len(table.alive()) == 1
+
+
+def test_a_service_named_by_tag_meets_one_named_by_entity() -> None:
+    table = Table()
+    table.take([signal(0, "mail", 0, entity="service:web"), signal(1, "web", 300)])
+    assert len(table.alive()) == 1
+    table.take([signal(2, "lone", 400, entity="service:cart"), signal(3, "web", 410)])
+    assert len(table.alive()) == 1
+
+
+def test_merging_respects_the_cap() -> None:
+    table = Table(policy=Policy(cap=1_700 * SECOND))
+    table.take([signal(0, "web", 0), signal(1, "web", 1_000), signal(2, "web", 1_790), signal(3, "web", 895)])
+    assert max(incident.last - incident.first for incident in table.alive()) <= 1_700 * SECOND
     assert len(table.alive()) == 2
 
 
@@ -484,6 +522,18 @@ def test_split_is_sticky_and_links_go_to_the_better_match() -> None:
     assert table.assigned[signal(12).n, signal(12).i] == fresh
 
 
+@pytest.mark.parametrize(("side", "at"), [("web", -500), ("cart", -500)])
+def test_either_side_of_a_split_may_absorb_others(side: str, at: int) -> None:
+    table, old, fresh = _split_apart()
+    earlier = signal(20, side, at - 500)
+    table.take([earlier, signal(21, side, at)])
+    assert len(table.alive()) == 2
+    for number, service in enumerate(["web", "cart", "pay-db", "auth", "web", "cart"]):
+        table.take([signal(30 + number, service, 30 + number)])
+    assert len(table.alive()) == 2
+    assert table.final(old) != table.final(fresh)
+
+
 def test_split_stays_sticky_after_a_side_was_merged_away() -> None:
     table, old, fresh = _split_apart()
     table.take([signal(20, "cart", -1000), signal(21, "cart", -500)])
@@ -533,7 +583,7 @@ def test_storm_of_5000_entities_stays_one_bounded_row() -> None:
         for k in range(5_000)
     ]
     for start in range(0, len(events), 500):
-        table.take(events[start : start + 500], now=T0 + start)
+        table.take(events[start : start + 500], now=T0 + start, max_items=2_000)
     (incident,) = table.alive()
     assert incident.events == 5_000
     assert len(json.dumps(table.rows[incident.id])) < 200_000

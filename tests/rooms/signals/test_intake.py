@@ -21,6 +21,8 @@ from tests.support.ingest_fakes import (
 from tocsin.kernel import ids
 from tocsin.kernel.errors import Refusal
 from tocsin.kernel.http import Answer, Request
+from tocsin.kernel.pseudonyms import Pseudonyms, project_key, protect
+from tocsin.kernel.redaction import Redactor
 from tocsin.signals.intake import Intake
 
 CE = {"specversion": "1.0", "id": "1", "source": "/a", "type": "t", "data": {"title": "x"}}
@@ -191,26 +193,24 @@ def test_nothing_is_answered_202_before_the_queue_took_it() -> None:
     )
 
 
-def test_what_is_queued_went_through_redaction_and_pseudonyms() -> None:
+def test_what_is_queued_is_protected_and_its_identity_is_not_changed_by_that() -> None:
     outbound = MemoryOutbound()
+    redactor = Redactor()
 
-    def pseudonymise(project: str, event: dict[str, Any]) -> dict[str, Any]:
-        return event | {"entity": event["entity"] | {"id": f"{project}-x"}}
+    def guard(project: str, event: dict[str, Any]) -> dict[str, Any]:
+        return protect(event, redactor, Pseudonyms(project_key(b"k" * 32, project)))
 
-    intake = Intake(
-        outbound,
-        marks=None,
-        redact=lambda event: event | {"title": "[redacted]"},
-        pseudonymise=pseudonymise,
-        now=lambda: NOW_MS,
+    intake = Intake(outbound, marks=None, protect=guard, now=lambda: NOW_MS)
+    sent = sample(
+        entity={"type": "user", "id": "ann@shop.example"}, body="mail ann@shop.example", tags={"a": "b"}
     )
-    intake.accept(request(sample(entity={"type": "user", "id": "ann"})), PRINCIPAL)
+    answer = intake.accept(request(sent), PRINCIPAL)
     (event,) = outbound.events
-    assert event["title"] == "[redacted]"
-    assert event["entity"]["id"] == "demo-x"
-    assert "ann" not in json.dumps(event)
-    plain = accept(sample(entity={"type": "user", "id": "ann"}))[1]
-    assert plain.sent[0].payload["digests"] == outbound.sent[0].payload["digests"]
+    assert "ann@shop" not in json.dumps(event)
+    assert event["dedup_key"] == f"prometheus|disk.full|user:{event['entity']['id']}"
+    plain = accept(sent)[1].sent[0].payload
+    assert plain["digests"] == outbound.sent[0].payload["digests"]
+    assert plain["events"][0]["event_id"] == event["event_id"] == answer.data["items"][0]["event_id"]
 
 
 def test_500_events_are_one_message() -> None:
