@@ -153,7 +153,11 @@ def declared(document: dict[str, Any], hosts: bool) -> Topology:
 
 
 def run(
-    events: Sequence[dict[str, Any]], topology: Topology, policy: Policy, scorer: bool = False, batch: int = 25
+    events: Sequence[dict[str, Any]],
+    topology: Topology,
+    policy: Policy,
+    scorer: bool = False,
+    batch: int = 25,
 ) -> Memory:
     """Correlate a whole storm in commits of `batch` events, scored by severity alone or by the product."""
     memory = Memory(topology, policy)
@@ -183,9 +187,7 @@ def quality(
                 none = label == "no topology"
                 topology = Topology.empty() if none else declared(document, label == "deps and hosts")
                 memory = run(events, topology, policy, scorer)
-                found = [
-                    memory.incident_of((k // 25 + 1, k % 25)) or f"none-{k}" for k in range(len(events))
-                ]
+                found = [memory.incident_of((k // 25 + 1, k % 25)) or f"none-{k}" for k in range(len(events))]
                 scores = metrics.evaluate(found, [event["truth"]["incident"] for event in events])
                 scores["root"] = root_share(events, found, memory)
                 scores["kept"] = len(set(memory.incident_of(key) for key in memory.assigned))
@@ -277,11 +279,15 @@ def _plain(number: int, service: str, at: int, score: float) -> Signal:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("quality", "cost"))
     parser.add_argument("--seeds", default="101,102,103,104,105")
     parser.add_argument("--hours", type=float, default=24.0)
-    parser.add_argument("--lab", default=str(Path(__file__).parent), help="folder of storm_gen.py and corr_metrics.py")
+    parser.add_argument(
+        "--lab", default=str(Path(__file__).parent), help="folder of storm_gen.py and corr_metrics.py"
+    )
     parser.add_argument("--scores", choices=("severity", "product"), default="severity")
     parser.add_argument("--gate", type=float, default=0.40)
     for name in ("window", "near", "host"):
@@ -291,7 +297,12 @@ def main() -> None:
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, Python {sys.version.split()[0]}")
     gaps = {n: getattr(args, n) * 1000 for n in ("window", "near", "host") if getattr(args, n) is not None}
     if args.what == "quality":
-        quality([int(seed) for seed in args.seeds.split(",")], args.hours, Policy(gate=args.gate, **gaps), args.scores == "product")
+        quality(
+            [int(seed) for seed in args.seeds.split(",")],
+            args.hours,
+            Policy(gate=args.gate, **gaps),
+            args.scores == "product",
+        )
     else:
         cost((100, 10_000, 100_000))
 

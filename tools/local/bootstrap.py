@@ -115,10 +115,8 @@ def seed(clients: Clients, outputs: Outputs, known: Mapping[str, Any]) -> tuple[
     they are new, were lost, or were hashed under another pepper).
     """
     now = clock.now_ms()
-    store, mixed_in = (
-        DynamoKeyStore(Table(clients("dynamodb"), outputs["TableName"])),
-        pepper(clients, outputs),
-    )
+    table, mixed_in = Table(clients("dynamodb"), outputs["TableName"]), pepper(clients, outputs)
+    store = DynamoKeyStore(table)
     seeded = {"project": str(known.get("project") or ids.new_id("prj", now))}
     written = []
     for name, scopes in (("project_key", PROJECT_SCOPES), ("admin_key", ADMIN_SCOPES)):

@@ -1,4 +1,4 @@
-"""The contract file: where the stack is and which keys open it (DESIGN §3). Mode 0600, git-ignored."""
+"""The contract file: where the stack is and which keys open it. Mode 0600, git-ignored."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Home:
 
     @property
     def contract(self) -> Path:
-        """The contract file that every tool and test reads (DESIGN §3)."""
+        """The contract file that every tool and test reads."""
         return self.folder / "tocsin.json"
 
     @property

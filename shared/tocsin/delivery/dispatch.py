@@ -400,11 +400,9 @@ class Dispatcher:
         raise Retry("the channel's row is contended")
 
     def _tell_others(self, record: NotificationRecord, failed: Channel, reason: str) -> None:
-        """One notice a day about a failing channel, through the first other channel that works; mail before
-        webhooks.
+        """One notice a day about a failing channel, through the first other channel that takes it; mail before
+        webhooks. Notices fail too, but each failure takes a channel out of the list, so this ends.
         """
-        if record.kind == CHANNEL_FAILED:
-            return  # otherwise two broken channels would report each other for ever
         now = self._ports.clock()
         for channel in _in_order(self._ports.channels.get_all(record.project)):
             if channel.id == failed.id or not channel.enabled or channel.failing_since is not None:
@@ -429,8 +427,8 @@ class Dispatcher:
                     },
                 },
             )
-            self.announce(notice, channel)
-            return
+            if self.announce(notice, channel).decision != "failed":
+                return
 
 
 def _in_order(channels: Sequence[Channel]) -> list[Channel]:

@@ -386,14 +386,10 @@ class _Engine:
         chosen: list[Incident] = []
         first, last, absorbed = signal.at, signal.at, 0
         names: set[str] = set()
-        apart: set[str] = set()
         for one in ranked:
             begin, end = min(first, one.first), max(last, one.last)
-            if (
-                end - begin > self.policy.cap
-                or not names.isdisjoint(one.apart)
-                or not apart.isdisjoint(one.names)
-            ):
+            kept_apart = not names.isdisjoint(one.apart)  # `apart` is kept on both sides of a split
+            if kept_apart or end - begin > self.policy.cap:
                 continue
             if chosen and absorbed + len(one.absorbed) + 1 > self.policy.max_absorbed:
                 continue
@@ -401,7 +397,6 @@ class _Engine:
             first, last = begin, end
             absorbed += len(one.absorbed) + 1
             names |= one.names
-            apart.update(one.apart)
         return chosen
 
     def _link(self, incident: Incident, signal: Signal, link: Lookup, weight: float, reason: str) -> None:

@@ -184,15 +184,27 @@ def test_410_disables_at_once_and_the_rest_is_accounted_as_disabled() -> None:
     assert len(bench.receiver.got) == 1
 
 
-def test_two_broken_channels_do_not_report_each_other_for_ever() -> None:
+def test_broken_channels_do_not_report_each_other_for_ever() -> None:
     bench = Bench()
-    bench.add(webhook("a"))
-    bench.add(webhook("b"))
+    for name in "abc":
+        bench.add(webhook(name))
     bench.receiver.script = deque([SendResult(410)] * 50)
     bench.dispatcher().handle(fact())
     bench.relay(bench.world.now + FAR)
-    assert len(bench.receiver.got) <= 4
+    assert len(bench.receiver.got) <= 9
     assert not any(channel.enabled for channel in bench.world.channels.values())
+
+
+def test_a_notice_that_fails_goes_on_to_the_next_channel() -> None:
+    bench = Bench()
+    bench.add(webhook("a", created_at=1))
+    bench.add(webhook("b", created_at=2))
+    bench.add(webhook("c", created_at=3))
+    bench.world.documents["acme"] = Routing((Rule("a", When(), channels=("chn_a",)),), version=1)
+    bench.receiver.script = deque([SendResult(410), SendResult(410)])
+    bench.dispatcher().handle(fact())
+    told = [(channel_id, json.loads(body)["subject"]) for channel_id, _, body, _ in bench.receiver.got]
+    assert told == [("chn_a", "inc_1"), ("chn_b", "chn_a"), ("chn_c", "chn_b"), ("chn_c", "chn_a")]
 
 
 def test_retry_after_is_honoured_and_bounded() -> None:

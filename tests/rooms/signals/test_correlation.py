@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tocsin.kernel import ids
 from tocsin.kernel.clock import HOUR, MINUTE, SECOND, rfc3339
 from tocsin.kernel.errors import Refusal
@@ -79,7 +80,13 @@ class Table:
             view = self.view(correlation.needed(signals, self.topology, self.policy))
             before = copy.deepcopy(view)
             effects = correlation.correlate(
-                signals, view, project="p1", topology=self.topology, now=now, policy=self.policy, max_items=max_items
+                signals,
+                view,
+                project="p1",
+                topology=self.topology,
+                now=now,
+                policy=self.policy,
+                max_items=max_items,
             )
             assert view == before, "the view was changed"
             assert effects.items() <= max(max_items, 40)
@@ -173,7 +180,11 @@ def storms(draw: st.DrawFn) -> list[Signal]:
     at = 0
     for number in range(draw(st.integers(1, 24))):
         service = draw(st.sampled_from(["web", "cart", "auth", "pay-db", "mail", "search", "lone", None]))
-        entity = draw(st.sampled_from(["host:a", "host:b", "service:web"])) if service is None else f"service:{service}"
+        entity = (
+            draw(st.sampled_from(["host:a", "host:b", "service:web"]))
+            if service is None
+            else f"service:{service}"
+        )
         at += draw(st.sampled_from([0, 4, 10, 11, 60, 120, 121, 300, 890, 901]))
         tags = {"node": draw(st.sampled_from(["n1", "n9"]))} if draw(st.integers(0, 9)) == 0 else {}
         key = "shared" if draw(st.integers(0, 9)) == 0 else f"prom|latency|{entity}"
@@ -221,7 +232,9 @@ def test_incidents_are_the_components_in_any_order_and_any_batches(
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.tuples(st.sampled_from(["web", "cart", "lone"]), st.integers(0, 600)), min_size=1, max_size=12),
+    st.lists(
+        st.tuples(st.sampled_from(["web", "cart", "lone"]), st.integers(0, 600)), min_size=1, max_size=12
+    ),
     st.randoms(use_true_random=False),
 )
 def test_resolutions_find_their_alert_in_any_order(
@@ -318,7 +331,13 @@ def test_same_text_in_one_cluster_joins_undeclared_services_only() -> None:
         table = Table(topology)
         table.take(
             [
-                signal(k, ("mail", "search")[k], k * apart, fingerprint="f1", tags={"cluster": clusters[k], "node": f"x{k}"})
+                signal(
+                    k,
+                    ("mail", "search")[k],
+                    k * apart,
+                    fingerprint="f1",
+                    tags={"cluster": clusters[k], "node": f"x{k}"},
+                )
                 for k in (0, 1)
             ]
         )
@@ -515,7 +534,9 @@ def test_split_moves_members_and_recounts() -> None:
 
 def test_split_is_sticky_and_links_go_to_the_better_match() -> None:
     table, old, fresh = _split_apart()
-    table.take([signal(10, "web", 20), signal(11, "cart", 21), signal(12, "pay-db", 22), signal(13, "web", 60)])
+    table.take(
+        [signal(10, "web", 20), signal(11, "cart", 21), signal(12, "pay-db", 22), signal(13, "web", 60)]
+    )
     assert len(table.alive()) == 2
     assert table.assigned[signal(10).n, signal(10).i] == old
     assert table.assigned[signal(11).n, signal(11).i] == fresh
@@ -552,7 +573,9 @@ def test_a_person_may_merge_what_was_split() -> None:
     assert len(table.alive()) == 1
 
 
-@pytest.mark.parametrize(("taken", "code"), [([], "ERR_SCHEMA"), ([0, 1], "ERR_SCHEMA"), ([0], "ERR_CONFLICT")])
+@pytest.mark.parametrize(
+    ("taken", "code"), [([], "ERR_SCHEMA"), ([0, 1], "ERR_SCHEMA"), ([0], "ERR_CONFLICT")]
+)
 def test_split_refusals(taken: list[int], code: str) -> None:
     table = Table()
     events = [signal(0), signal(1, at=1)]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tocsin.kernel.clock import HOUR, MINUTE
 from tocsin.kernel.errors import Refusal
 from tocsin.signals import incidents

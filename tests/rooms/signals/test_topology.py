@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tocsin.kernel.errors import Refusal
 from tocsin.signals.topology import HUB_DEPENDENTS, MAX_SERVICES, Topology
 
@@ -37,7 +38,9 @@ def test_neighbours_are_dependencies_and_dependents() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.dictionaries(st.sampled_from("abcdefgh"), st.lists(st.sampled_from("abcdefghxyz"), max_size=4), max_size=8)
+    st.dictionaries(
+        st.sampled_from("abcdefgh"), st.lists(st.sampled_from("abcdefghxyz"), max_size=4), max_size=8
+    )
 )
 def test_being_near_is_symmetric(edges: dict[str, list[str]]) -> None:
     topology = Topology.from_document(
