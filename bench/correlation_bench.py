@@ -3,10 +3,10 @@
     python bench/correlation_bench.py quality [--seeds 101,102] [--hours 24] [--scores product]
     python bench/correlation_bench.py cost
 
-`quality` prints B-cubed scores (a noise event inside an incident counts against it) for each level, with the topology
-declared and without; the gaps in tocsin.signals.incidents.Policy were chosen on seeds 1 to 5, seeds 101 to 105 are the
-check. `cost` prints µs per event with 100, 10,000 and 100,000 incidents open. The storm generator and the metrics are
-storm_gen.py and corr_metrics.py, beside this file or in the folder named by --lab.
+`quality` prints B-cubed scores (a noise event inside an incident counts against it) for each level, with the
+topology declared and without; the gaps in tocsin.signals.incidents.Policy were chosen on seeds 1 to 5, seeds
+101 to 105 are the check. `cost` prints µs per event with 100, 10,000 and 100,000 incidents open. The storm
+generator and the metrics are storm_gen.py and corr_metrics.py, beside this file or in the folder of --lab.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def run(
 def quality(
     seeds: Sequence[int], hours: float, policy: Policy, scorer: bool
 ) -> dict[tuple[str, str], dict[str, float]]:
-    """Mean scores over seeds for every level, without topology, with dependencies, with dependencies and hosts."""
+    """Mean scores over seeds per level: without topology, with dependencies, with dependencies and hosts."""
     storm_gen = importlib.import_module("storm_gen")
     metrics = importlib.import_module("corr_metrics")
     results: dict[tuple[str, str], dict[str, float]] = {}
@@ -190,16 +190,17 @@ def quality(
                 found = [memory.incident_of((k // 25 + 1, k % 25)) or f"none-{k}" for k in range(len(events))]
                 scores = metrics.evaluate(found, [event["truth"]["incident"] for event in events])
                 scores["root"] = root_share(events, found, memory)
-                scores["kept"] = len(set(memory.incident_of(key) for key in memory.assigned))
+                scores["kept"] = len({memory.incident_of(key) for key in memory.assigned})
                 scores["rows"] = memory.rows / len(events)
                 for key, value in scores.items():
                     totals[key] = totals.get(key, 0.0) + value / len(seeds)
             results[level, label] = totals
             print(
-                f"{level:7s}{label:15s} B3 P {totals['b3_p']:.3f} R {totals['b3_r']:.3f} F1 {totals['b3_f1']:.3f}  "
-                f"pair F1 {totals['pair_f1']:.3f}  found50 {totals['found50']:.2f}  match {totals['match']:.2f}  "
-                f"incidents {totals['kept']:.0f} (true {totals['true']:.0f})  noise in {totals['noise_in_incidents']:.2f}  "
-                f"root {totals['root']:.2f}  rows/event {totals['rows']:.2f}",
+                f"{level:7s}{label:15s} B3 P {totals['b3_p']:.3f} R {totals['b3_r']:.3f} "
+                f"F1 {totals['b3_f1']:.3f}  pair F1 {totals['pair_f1']:.3f}  found50 {totals['found50']:.2f} "
+                f"match {totals['match']:.2f}  incidents {totals['kept']:.0f} (true {totals['true']:.0f})  "
+                f"noise in {totals['noise_in_incidents']:.2f}  root {totals['root']:.2f}  "
+                f"rows/event {totals['rows']:.2f}",
                 flush=True,
             )
     return results
@@ -224,7 +225,7 @@ def root_share(events: Sequence[dict[str, Any]], found: Sequence[str], memory: M
 
 
 def cost(counts: Sequence[int], events: int = 4_000, batch: int = 25) -> None:
-    """µs per event by number of open incidents: 10 % join an incident, 1 % open one, 89 % stay below the gate."""
+    """µs per event by number of open incidents: 10 % join one, 1 % open one, 89 % stay below the gate."""
     base = None
     for count in counts:
         topology, policy = Topology.empty(), Policy()
@@ -254,7 +255,8 @@ def cost(counts: Sequence[int], events: int = 4_000, batch: int = 25) -> None:
     spent = time.process_time() - begun
     print(
         f"hard storm, every event: {spent / len(events_) * 1e6:.1f} µs/event, "
-        f"{memory.transactions / len(events_):.3f} transactions/event, {memory.rows / len(events_):.2f} rows/event"
+        f"{memory.transactions / len(events_):.3f} transactions/event, "
+        f"{memory.rows / len(events_):.2f} rows/event"
     )
 
 

@@ -1,7 +1,8 @@
-"""A webhook receiver on loopback: checks Standard Webhooks signatures by itself and keeps what it got as JSONL.
+"""A webhook receiver on loopback: checks Standard Webhooks signatures by itself and keeps what it got as
+JSONL.
 
-It shares no code with the sender on purpose, so a receipt shows that a stranger's receiver would have accepted
-the delivery. `python -m tools.receiver --port 5566 --secret whsec_…` runs it by hand.
+It shares no code with the sender on purpose, so a receipt shows that a stranger's receiver would have
+accepted the delivery. `python -m tools.receiver --port 5566 --secret whsec_…` runs it by hand.
 """
 
 from __future__ import annotations
@@ -59,10 +60,12 @@ def signature_problem(
 
 
 class Receiver:
-    """Listens from construction on until `close`. `secrets` may be set later; until then nothing verifies."""
+    """Listens from construction on until `close`. A request that any of the `secrets` signed is genuine."""
 
-    def __init__(self, port: int, log: Path | None = None, host: str = "127.0.0.1") -> None:
-        self.secrets: list[str] = []
+    def __init__(
+        self, port: int, secrets: Sequence[str], log: Path | None = None, host: str = "127.0.0.1"
+    ) -> None:
+        self.secrets = list(secrets)
         self._log = log
         self._receipts: list[Receipt] = []
         self._changed = threading.Condition()
@@ -75,8 +78,8 @@ class Receiver:
         """Judge and keep one request; the HTTP status to answer."""
         now = time.time()
         names = ("webhook-id", "webhook-timestamp", "webhook-signature")
-        values = [str(headers.get(name) or "") for name in names]
-        problem = signature_problem(self.secrets, *values, body, now)
+        message_id, timestamp, signatures = (str(headers.get(name) or "") for name in names)
+        problem = signature_problem(self.secrets, message_id, timestamp, signatures, body, now)
         event: Any = None
         if not problem:
             try:
@@ -84,15 +87,16 @@ class Receiver:
             except ValueError:
                 problem = "the body is not JSON"
         said = event if isinstance(event, dict) else {}
+        data = said.get("data")
         receipt = Receipt(
             at=now,
-            webhook_id=values[0],
+            webhook_id=message_id,
             verified=not problem,
             problem=problem,
             status=401 if problem else 204,
             type=str(said.get("type", "")),
             subject=str(said.get("subject", "")),
-            data=said.get("data") if isinstance(said.get("data"), dict) else {},
+            data=data if isinstance(data, dict) else {},
         )
         with self._changed:
             self._receipts.append(receipt)
@@ -122,7 +126,7 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = 10
 
-        def do_POST(self) -> None:  # noqa: N802 - the name that http.server calls
+        def do_POST(self) -> None:
             length = self.headers.get("Content-Length", "")
             if not length.isdigit() or int(length) > MAX_BODY:
                 self._answer(413)
@@ -134,7 +138,7 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        def log_message(self, format: str, *args: Any) -> None:
             """Receipts are the log."""
 
     return Handler
@@ -147,16 +151,17 @@ def main() -> None:
     parser.add_argument("--secret", action="append", required=True, help="whsec_…, repeatable")
     parser.add_argument("--log", type=Path, help="JSONL file to append receipts to")
     chosen = parser.parse_args()
-    receiver = Receiver(chosen.port, chosen.log)
-    receiver.secrets = chosen.secret
+    receiver = Receiver(chosen.port, chosen.secret, chosen.log)
     print(f"listening on http://127.0.0.1:{receiver.port}/  (Ctrl-C ends)", flush=True)
     shown = 0
     try:
         while True:
-            receiver.wait(lambda receipts: len(receipts) > shown, 3600)
+            receiver.wait(lambda receipts, n=shown: len(receipts) > n, 3600)  # type: ignore[misc]
             for one in receiver.receipts[shown:]:
                 shown += 1
-                print(f"{one.status} {one.type} {one.subject} {one.problem or 'signature verified'}", flush=True)
+                print(
+                    f"{one.status} {one.type} {one.subject} {one.problem or 'signature verified'}", flush=True
+                )
     except KeyboardInterrupt:
         receiver.close()
 

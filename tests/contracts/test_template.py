@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -14,8 +16,9 @@ import yaml
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 
+from tocsin import wiring
 from tocsin.routes import OPEN_PATHS, ROUTES
-from tocsin.settings import Settings
+from tocsin.settings import Settings, settings
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE: dict[str, Any] = yaml_parse((ROOT / "template.yaml").read_text())
@@ -75,6 +78,11 @@ def statements(function: str) -> list[dict[str, Any]]:
 
 def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
+
+
+def resource_of(reference: dict[str, Any]) -> str:
+    """The resource that a Ref or a GetAtt names."""
+    return str(reference["Ref"] if "Ref" in reference else reference["Fn::GetAtt"][0])
 
 
 def test_cloudformation_can_take_it(translated: dict[str, dict[str, Any]]) -> None:
@@ -232,14 +240,42 @@ def test_a_function_may_do_what_it_was_given_names_for_and_no_more(function: str
     named = environment(function)
 
     def resources(prefix: str) -> set[str]:
-        return {value["Ref"] for name, value in named.items() if re.fullmatch(prefix, name)}
+        return {resource_of(value) for name, value in named.items() if re.fullmatch(prefix, name)}
 
-    secrets = {resource["Ref"] for resource in allowed.get("secretsmanager:GetSecretValue", [])}
+    secrets = {resource_of(resource) for resource in allowed.get("secretsmanager:GetSecretValue", [])}
     assert secrets == resources("TOCSIN_SECRET_.*")
-    sends = {resource["Fn::GetAtt"][0] for resource in allowed.get("sqs:SendMessage", [])}
+    sends = {resource_of(resource) for resource in allowed.get("sqs:SendMessage", [])}
     assert sends <= resources("TOCSIN_.*_QUEUE")
     assert ("events:PutEvents" in allowed) == ("TOCSIN_BUS" in named)
-    assert bool({"s3:GetObject", "s3:PutObject"} & set(allowed)) == ("TOCSIN_BUCKET" in named)
+    if {"s3:GetObject", "s3:PutObject"} & set(allowed):
+        assert "TOCSIN_BUCKET" in named
+
+
+@pytest.mark.parametrize("function", sorted(FUNCTIONS))
+def test_a_function_is_given_every_name_it_asks_for(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("TOCSIN_")]:
+        monkeypatch.delenv(name)
+    for name in environment(function):
+        number = Settings.__dataclass_fields__.get(name.removeprefix("TOCSIN_").lower())
+        monkeypatch.setenv(name, "1" if number and number.type == "int" else "host:1")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setattr(wiring, "secret", lambda _name: bytes(32))
+    source = (ROOT / "functions" / function / "handler.py").read_text()
+    asked = {getattr(wiring, name) for name in re.findall(r"\bwiring\.(\w+)", source)}
+    assert asked
+    factories = [value for value in [*vars(wiring).values(), settings] if hasattr(value, "cache_clear")]
+    try:
+        for factory in factories:
+            factory.cache_clear()
+        for factory in asked:
+            if hasattr(factory, "cache_clear"):
+                factory()  # raises KeyError with the name of the variable that is missing
+            else:
+                for name in re.findall(r'(?:require|queue)\("(\w+)"\)', inspect.getsource(factory)):
+                    settings().require(name)
+    finally:
+        for factory in factories:
+            factory.cache_clear()
 
 
 def test_nothing_scans() -> None:

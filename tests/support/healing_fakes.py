@@ -1,4 +1,6 @@
-"""A world in memory for the supervisor: everything it watches can be broken, everything it does is written down."""
+"""A world in memory for the supervisor: everything it watches can be broken, everything it does is written
+down.
+"""
 
 from __future__ import annotations
 

@@ -15,17 +15,24 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class ApiError(Exception):
-    """The API refused or could not be reached. `status` is 0 when there was no answer; `body` is what it said."""
+    """The API refused or could not be reached. `status` is 0 when there was no answer; `body` is what it
+    said.
+    """
 
     def __init__(self, status: int, code: str, message: str, body: Any = None) -> None:
         super().__init__(f"{status or 'no answer'} {code}: {message}")
         self.status, self.code, self.body = status, code, body
 
 
-def contract(path: Path | None = None) -> dict[str, Any]:
-    """What `make up` left in <TOCSIN_HOME>/tocsin.json. Raises FileNotFoundError naming the remedy."""
-    home = Path(os.environ.get("TOCSIN_HOME") or ".local")
-    file = path or (home if home.is_absolute() else ROOT / home) / "tocsin.json"
+def home() -> Path:
+    """The folder of the stack that TOCSIN_HOME selects (default `.local`), as `make up` uses it."""
+    chosen = Path(os.environ.get("TOCSIN_HOME") or ".local")
+    return chosen if chosen.is_absolute() else ROOT / chosen
+
+
+def contract() -> dict[str, Any]:
+    """What `make up` left in tocsin.json. Raises FileNotFoundError naming the remedy."""
+    file = home() / "tocsin.json"
     try:
         found = json.loads(file.read_text())
     except FileNotFoundError:
@@ -51,7 +58,8 @@ class Api:
         query: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """The whole answer, {"data", "meta"} (with "error" for 207). `body` is JSON, or bytes sent as they are.
+        """The whole answer, {"data", "meta"} (with "error" for 207). `body` is JSON, or bytes sent as they
+        are.
 
         Raises ApiError for every status of 400 and above, and when there is no answer.
         """
@@ -60,7 +68,7 @@ class Api:
         if given:
             address += "?" + urllib.parse.urlencode(given, doseq=True)
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        request = urllib.request.Request(address, data, method=method)  # noqa: S310 - the contract's own address
+        request = urllib.request.Request(address, data, method=method)  # noqa: S310 - from the contract
         request.add_header("X-Api-Key", self._key)
         if data is not None:
             request.add_header("Content-Type", "application/json")

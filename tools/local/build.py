@@ -35,7 +35,7 @@ def build(target: str) -> tuple[Path, str, bool]:
             return template, fingerprint, False
         stamp.unlink(missing_ok=True)
         run_sam(
-            "build", "--config-env", "embedded", "--build-dir", str(home / "out"),
+            "build", "--build-dir", str(home / "out"),
             "--parameter-overrides", f"Runtime=python{python_minor()}",
             TOCSIN_PYTHON=python_minor(), TOCSIN_PLATFORM=_platform(target),
         )  # fmt: skip
@@ -88,7 +88,16 @@ def run_sam(*arguments: str, **extra: str) -> str:
         **extra,
     }
     done = subprocess.run(
-        [sys.executable, "-m", "samcli", *arguments],
+        [
+            sys.executable,
+            "-m",
+            "samcli",
+            *arguments,
+            "--config-file",
+            str(ROOT / "samconfig.toml"),
+            "--config-env",
+            "embedded",
+        ],
         cwd=ROOT,
         env=env,
         capture_output=True,

@@ -82,7 +82,7 @@ def deploy(home: Home, template: Path, fingerprint: str) -> str:
         return "unchanged"
     client(home, "s3").create_bucket(Bucket=ARTIFACTS)
     run_sam(
-        "deploy", "--config-env", "embedded", "--template-file", str(template), "--stack-name", STACK,
+        "deploy", "--template-file", str(template), "--stack-name", STACK,
         "--s3-bucket", ARTIFACTS, "--region", REGION, "--tags", f"{BUILD_TAG}={wanted}",
         "--parameter-overrides", *(f"{name}={value}" for name, value in chosen.items()),
         **home.credentials,

@@ -27,6 +27,12 @@ STOP_S = 60.0
 
 def running(home: Home) -> int | None:
     """Process id of this stack's emulator, or None when it is not running."""
+    found = _holder(home)
+    return found[0] if found else None
+
+
+def _holder(home: Home) -> tuple[int, int] | None:
+    """Process id and port of the emulator that holds the lock."""
     path = home.folder / "emulator.pid"
     if not path.exists():
         return None
@@ -34,8 +40,10 @@ def running(home: Home) -> int | None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            text = file.read().strip()
-            return int(text) if text.isdigit() else None
+            fields = file.read().split()
+            if len(fields) != 2:
+                raise LocalError("the emulator is just being started by another command: try again") from None
+            return int(fields[0]), int(fields[1])
     return None
 
 
@@ -50,7 +58,12 @@ def healthy(home: Home) -> bool:
 
 def start(home: Home) -> bool:
     """Start the emulator; False when it runs already. Raises LocalError when something else has the port."""
-    if running(home):
+    found = _holder(home)
+    if found and found[1] != home.port:
+        raise LocalError(
+            f"this stack runs on port {found[1]}: set TOCSIN_PORT={found[1]}, or run make down first"
+        )
+    if found:
         return False
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         if probe.connect_ex(("127.0.0.1", home.port)) == 0:
@@ -74,7 +87,7 @@ def start(home: Home) -> bool:
             pass_fds=(lock.fileno(),),
         )
         lock.truncate(0)
-        lock.write(str(process.pid))
+        lock.write(f"{process.pid} {home.port}")
     deadline = time.monotonic() + START_S
     while not healthy(home):
         if process.poll() is not None or time.monotonic() > deadline:

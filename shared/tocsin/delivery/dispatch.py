@@ -400,8 +400,8 @@ class Dispatcher:
         raise Retry("the channel's row is contended")
 
     def _tell_others(self, record: NotificationRecord, failed: Channel, reason: str) -> None:
-        """One notice a day about a failing channel, through the first other channel that takes it; mail before
-        webhooks. Notices fail too, but each failure takes a channel out of the list, so this ends.
+        """One notice a day about a failing channel, through the first other channel that takes it; mail
+        before webhooks. Notices fail too, but each failure takes a channel out of the list, so this ends.
         """
         now = self._ports.clock()
         for channel in _in_order(self._ports.channels.get_all(record.project)):

@@ -259,9 +259,9 @@ def correlate(
 ) -> Effects:
     """Put signals, in this order, into incidents. `view` must hold what needed() asks for and is not changed.
 
-    Stops before a signal whose effects could exceed `max_items` rows (Effects.items). It takes at least one, or,
-    when one signal ties together very many incidents, takes none and merges some of them. Either way, calling
-    again with the new state and what was not consumed comes to an end.
+    Stops before a signal whose effects could exceed `max_items` rows (Effects.items). It takes at least one,
+    or, when one signal ties together very many incidents, takes none and merges some of them. Either way,
+    calling again with the new state and what was not consumed comes to an end.
     """
     engine = _Engine(view, project, topology, policy, now)
     for signal in signals:
@@ -588,7 +588,7 @@ def split(
         _refill(change, held, members, topology)
     fresh.apart = sorted({*old.apart, *old.names})
     old.apart = sorted({*old.apart, fresh.id})
-    old.moved += [[signal.n, signal.i] for signal in taken]
+    old.moved += [[signal.n, signal.i, fresh.id] for signal in taken]
     change.log(fresh, "split", now, f"split from {old.id} by {by}", by, incident_id=old.id)
     change.log(
         old, "split", now, f"{len(taken)} events split off into {fresh.id} by {by}", by, incident_id=fresh.id

@@ -121,8 +121,8 @@ class Incident:
     `tokens` maps own tokens to covered intervals (start, end, start, end, …). `keys` maps the short hash of
     each dedup key to [last fired, last resolved (0: never), first fired]. `services` maps a service to [first
     fired, events]. `absorbed` lists incidents merged into this one: their members are this one's. `moved`
-    lists members a person split off. `apart` lists incidents that are never joined with this one
-    automatically.
+    lists members a person split off, as [n, i, incident they went to]: whoever lists the members leaves them
+    out. `apart` lists incidents that are never joined with this one automatically.
     """
 
     id: str
@@ -158,7 +158,7 @@ class Incident:
     merged_into: str | None = None
     absorbed: list[str] = field(default_factory=list)
     apart: list[str] = field(default_factory=list)
-    moved: list[list[int]] = field(default_factory=list)
+    moved: list[list[Any]] = field(default_factory=list)
     timer_due: int | None = None
 
     def copy(self) -> Incident:
@@ -466,7 +466,8 @@ class Change:
         survivor.first, survivor.last = min(survivor.first, loser.first), max(survivor.last, loser.last)
         survivor.seen = max(survivor.seen, loser.seen)
         survivor.absorbed += [loser.id, *loser.absorbed]
-        survivor.moved += loser.moved
+        moved = survivor.moved + loser.moved
+        survivor.moved = [place for place in moved if place[2] not in survivor.names]
         survivor.apart = sorted({*survivor.apart, *loser.apart} - survivor.names)
         if _rank(loser.title_rank) > _rank(survivor.title_rank):
             survivor.title, survivor.title_rank = loser.title, loser.title_rank

@@ -1,4 +1,6 @@
-"""The supervisor against a world in memory: what it repairs, what it leaves to people, and what it must not do."""
+"""The supervisor against a world in memory: what it repairs, what it leaves to people, and what it must not
+do.
+"""
 
 from __future__ import annotations
 
@@ -127,7 +129,8 @@ def test_a_probe_that_fails_is_no_reason_to_repair(watch: Watch) -> None:
 
 
 def test_a_probe_that_flaps_is_believed_in_between(watch: Watch) -> None:
-    """F44: one failed look in five changes nothing, and an open episode does not end because nobody looked."""
+    """F44: one failed look in five changes nothing, and an open episode does not end because nobody looked.
+    """
     watch.world.curable = False
     watch.world.states["score"] = "Disabled"
     watch.run()

@@ -529,7 +529,7 @@ def test_split_moves_members_and_recounts() -> None:
     assert table.incident_of(signal(4, "cart")) == table.get(fresh)
     assert table.transitions[-1].kind == "split"
     assert table.transitions[-1].incident_id == fresh
-    assert table.get(old).moved == [[2, 0], [2, 1], [2, 2]]
+    assert table.get(old).moved == [[2, 0, fresh], [2, 1, fresh], [2, 2, fresh]]
 
 
 def test_split_is_sticky_and_links_go_to_the_better_match() -> None:
@@ -568,7 +568,7 @@ def test_a_person_may_merge_what_was_split() -> None:
     table, old, fresh = _split_apart()
     table.save(correlation.merge([table.get(fresh), table.get(old)], by="ana", now=T0 + HOUR))
     (survivor,) = table.alive()
-    assert (survivor.id, survivor.events, survivor.apart) == (old, 6, [])
+    assert (survivor.id, survivor.events, survivor.apart, survivor.moved) == (old, 6, [], [])
     table.take([signal(30, "cart", 40)])
     assert len(table.alive()) == 1
 

@@ -84,7 +84,7 @@ def test_nothing_covered_is_no_distance() -> None:
 def test_row_round_trip_through_json() -> None:
     incident = only(incidents.note(make(), by="ana", now=T0 + 1, text="looking"))
     incident.verdict = {"value": "useful", "by": "ana", "at": T0}
-    incident.apart, incident.moved = ["inc_x"], [[1, 2]]
+    incident.apart, incident.moved = ["inc_x"], [[1, 2, "inc_x"]]
     incident.keys["other"] = [T0 + 5, 0, T0]
     row = json.loads(json.dumps(incident.to_row()))
     assert Incident.from_row(row) == incident
