@@ -14,7 +14,6 @@ import secrets
 import sys
 import textwrap
 import time
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterable
@@ -117,7 +116,7 @@ class Demo:
     def run(self) -> None:
         """The whole demo; raises DemoFailedError or ApiError."""
         try:
-            print(f"\n  a checkout outage, told by {len(SOURCES)} monitoring systems\n")
+            print(f"\n  a checkout outage, told by {len(SOURCES)} monitoring systems")
             self.prepare()
             self.tell()
             self.show()
@@ -170,7 +169,7 @@ class Demo:
 
     # events in
     def tell(self) -> None:
-        """Send the story, one request per monitoring system, and wait until every event is stored and placed."""
+        """Send the story, one request per system, and wait until every event is stored and placed."""
         began = time.monotonic()
         self.sent: dict[str, Json] = {}
         self.since = time.time()
@@ -234,20 +233,20 @@ class Demo:
             say(f"{incident['tier'].upper()} {incident['score']:.2f}  {incident['title']}")
             minutes = (time.time() - parse_time(incident["first_event_at"])) / 60
             say(
-                f"  {incident['id']} · {incident['status']} · {incident['event_count']} events from "
-                f"{len(incident['sources'])} sources · began {minutes:.0f} min ago"
+                f"  {incident['id']} · {incident['status']} · {incident['event_count']} events · "
+                f"began {minutes:.0f} min ago · {', '.join(incident['sources'])}"
             )
-            services = " → ".join(one["service"] for one in incident["services"])
-            say(f"  fired in order  {services or ', '.join(incident['entities'][:5])}")
-            if len(incident["services"]) > 1:
+            several = len(incident["services"]) > 1
+            if several:
                 root = incident["root"]
-                why = ", ".join(root["why"])
-                say(f"  likely origin   {root['service']}: {why}")
+                say("  fired in order  " + " → ".join(one["service"] for one in incident["services"]))
+                say(f"  likely origin   {root['service']}: {', '.join(root['why'])}")
             told = self.api.get(f"/v1/events/{incident['loudest']['event_id']}/explain")
             listed(f"why {told['score']:.2f}", " · ".join(one["text"] for one in told["contributions"][:5]))
-            reasons = sorted(incident["reasons"], key=lambda one: " depends on " not in one["text"])
-            for n, reason in enumerate(reasons[: len(incident["services"]) - 1 and 3]):
-                listed("" if n else "why together", reason["text"])
+            if several:
+                reasons = sorted(incident["reasons"], key=lambda one: " depends on " not in one["text"])
+                for n, reason in enumerate(reasons[:3]):
+                    listed("" if n else "why together", reason["text"])
 
     # people told
     def deliveries(self) -> None:
@@ -269,7 +268,7 @@ class Demo:
         if missing:
             raise DemoFailedError(f"delivered by the account, but not received: {sorted(missing)}")
         kinds = ", ".join(sorted(one.type.rpartition(".")[2] for one in got.values()))
-        say(f"webhooks   {len(got)} received ({kinds}), every signature verified by the receiver", began)
+        say(f"webhooks   {len(got)} received ({kinds}), every signature verified", began)
         mails = until("a mail about an incident", DELIVERY_LIMIT, self._mails)
         say(f"e-mail     {len(mails)} to {MAIL_TO}: {mails[0]['Subject']}", began)
 
@@ -367,15 +366,12 @@ class Demo:
 
     def outlook(self) -> None:
         """Where everything is and what to try next."""
-        first = self.incidents[0]["id"]
-        print()
-        print(f"  API       {self.contract['api_url']}   (docs at /docs)")
-        print(f"  try next  .local/venv/bin/python -m tools.cli incidents {first}")
-        print(
-            "            .local/venv/bin/python -m tools.cli explain "
-            f"{self.incidents[0]['loudest']['event_id']}"
-        )
-        print("            .local/venv/bin/python -m tools.cli healings      make test      make down")
+        cli = ".local/venv/bin/python -m tools.cli"
+        first = self.incidents[0]
+        print(f"\n  API       {self.contract['api_url']}   (docs at /docs)")
+        print(f"  try next  {cli} incidents {first['id']}")
+        print(f"            {cli} explain {first['loudest']['event_id']}")
+        print(f"            {cli} healings      make test      make down")
 
 
 def main() -> int:
@@ -383,10 +379,10 @@ def main() -> int:
     began = time.monotonic()
     try:
         Demo(contract()).run()
-    except (DemoFailedError, ApiError, FileNotFoundError, urllib.error.URLError) as error:
+    except (DemoFailedError, ApiError, OSError) as error:
         print(f"\n  demo FAILED after {time.monotonic() - began:.0f} s: {error}", file=sys.stderr)
         return 1
-    print(f"\n  demo done in {time.monotonic() - began:.0f} s")
+    print(f"  demo done in {time.monotonic() - began:.0f} s")
     return 0
 
 

@@ -18,7 +18,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -45,6 +45,7 @@ class Run:
     kills: list[str] = field(default_factory=list)
     stored: Counter[str] = field(default_factory=Counter)
     counted: int = 0
+    copies: int = 0
     parked: int = 0
     marked: set[str] = field(default_factory=set)
     incident_events: int = 0
@@ -93,9 +94,9 @@ class ScoreFunction:
         plan = {
             "folder": str(folder),
             "broken": broken,
-            "pause_s": 0.8,
+            "pause_s": 1.0,
             "timeout_ms": TIMEOUT_S * 1000,
-            "lifetime_ms": 500,
+            "lifetime_ms": 100,
         }
         self.package = self._zip(
             {
@@ -134,38 +135,51 @@ class ScoreFunction:
 
 
 class Killer(threading.Thread):
-    """Kills workers while they hold a batch, those between mark and commit more often, and copies their messages."""
+    """Kills workers while they hold a batch, most often between mark and commit, and sends their messages again."""
 
-    def __init__(self, function: ScoreFunction, wanted: int) -> None:
+    CHANCES: ClassVar = {"begin": 0.1, "claimed": 0.3, "committing": 0.15, "committed": 0.15}
+
+    def __init__(self, function: ScoreFunction, kills: int, copies: int) -> None:
         super().__init__(daemon=True)
         self.function = function
-        self.wanted = wanted
+        self.wanted_kills, self.wanted_copies = kills, copies
         self.kills: list[str] = []
-        self.done = threading.Event()
+        self.copies = 0
+        self.stop = threading.Event()
         self.random = random.Random(7)
+
+    def done(self) -> bool:
+        return len(self.kills) >= self.wanted_kills and self.copies >= self.wanted_copies
 
     def run(self) -> None:
         read = 0
-        current: dict[int, str] = {}
-        while not self.done.is_set():
+        while not self.stop.is_set():
             stages = self.function.stages()
+            latest = {line["pid"]: line["stage"] for line in stages}
             for line in stages[read:]:
-                current[line["pid"]] = line["stage"]
-                if line["stage"] == "begin" and self.random.random() < 0.3:
-                    for body in line["bodies"][:2]:
-                        self.function.sqs.send_message(QueueUrl=self.function.queue, MessageBody=body)
+                if line["stage"] == "begin" and self.copies < self.wanted_copies:
+                    self._copy(line["bodies"])
+                if latest[line["pid"]] == line["stage"] != "end" and len(self.kills) < self.wanted_kills:
+                    self._maybe_kill(line["pid"], line["stage"])
             read = len(stages)
-            for pid, stage in list(current.items()):
-                chance = {"claimed": 0.5, "begin": 0.15, "committing": 0.3, "committed": 0.2}.get(stage, 0)
-                if len(self.kills) < self.wanted and self.random.random() < chance:
-                    try:
-                        os.kill(pid, signal.SIGKILL)
-                    except ProcessLookupError:
-                        continue
-                    finally:
-                        current.pop(pid)
-                    self.kills.append(stage)
-            time.sleep(0.1)
+            time.sleep(0.05)
+
+    def _copy(self, bodies: list[str]) -> None:
+        """A copy at once, while the worker still holds the message, and another one for later."""
+        for body in self.random.sample(bodies, max(1, len(bodies) // 3)):
+            for delay in (0, 3):
+                self.function.sqs.send_message(
+                    QueueUrl=self.function.queue, MessageBody=body, DelaySeconds=delay
+                )
+            self.copies += 1
+
+    def _maybe_kill(self, pid: int, stage: str) -> None:
+        if self.random.random() < self.CHANCES[stage]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                return
+            self.kills.append(stage)
 
 
 def event(number: int) -> dict[str, Any]:
@@ -189,12 +203,11 @@ def chaos(deployed: Deployed, folder: Path, *, broken: bool) -> Run:
     assert deployed.call("POST", "/v1/channels", channel, key=key).status == 201
     try:
         with ScoreFunction(deployed, folder, broken=broken) as function:
-            killer = Killer(function, wanted=30)
+            killer = Killer(function, kills=25, copies=EVENTS // PER_REQUEST)
             killer.start()
-            for _ in range(ROUNDS):
-                send(deployed, key, run)
+            send(deployed, key, run)
             settle(deployed, project, killer)
-            run.kills = killer.kills
+            run.kills, run.copies = killer.kills, killer.copies
         run.parked = replay(deployed, project, killer)
         recount(deployed, project, run)
         eventually(lambda: run.due.keys() <= receiver.seen.keys() or broken, 90)
@@ -205,10 +218,13 @@ def chaos(deployed: Deployed, folder: Path, *, broken: bool) -> Run:
 
 
 def send(deployed: Deployed, key: str, run: Run) -> None:
+    """Every batch three times in a row, so that copies of an event meet in workers that run side by side."""
     for start in range(0, EVENTS, PER_REQUEST):
-        reply = deployed.call("POST", "/v1/events", [event(i) for i in range(start, start + PER_REQUEST)], key=key)
-        assert reply.status == 202, reply
-        run.accepted |= {item["event_id"] for item in reply.body["data"]["items"]}
+        batch = [event(i) for i in range(start, start + PER_REQUEST)]
+        for _ in range(ROUNDS):
+            reply = deployed.call("POST", "/v1/events", batch, key=key)
+            assert reply.status == 202, reply
+            run.accepted |= {item["event_id"] for item in reply.body["data"]["items"]}
 
 
 def depth(deployed: Deployed, output: str) -> int:
@@ -224,14 +240,14 @@ def settle(deployed: Deployed, project: str, killer: Killer) -> None:
     quiet = 0
     while quiet < 5:
         assert time.monotonic() < deadline, "the queues do not drain"
-        if len(killer.kills) >= killer.wanted or time.monotonic() > deadline - 60:
-            killer.done.set()
+        if killer.done() or time.monotonic() > deadline - 60:
+            killer.stop.set()
         cursor = deployed.table.get(table_keys.cursor(project)) or {"n": 1}
         busy = depth(deployed, "ScoreQueueUrl") + depth(deployed, "CorrelateQueueUrl") + depth(deployed, "NotifyQueueUrl")
         behind = deployed.ledger.head(project).n + 1 - cursor["n"]
         quiet = quiet + 1 if not busy and not behind else 0
         time.sleep(0.5)
-    killer.done.set()
+    killer.stop.set()
 
 
 def recount(deployed: Deployed, project: str, run: Run) -> None:
@@ -286,9 +302,10 @@ def check(run: Run) -> None:
 
 def test_killed_workers_and_duplicates_store_each_event_once(deployed: Deployed, tmp_path: Path) -> None:
     run = chaos(deployed, tmp_path, broken=False)
-    print(f"kills that hit a running batch: {Counter(run.kills)}; messages replayed from dead letters: {run.parked}")
+    print(f"kills that hit a running batch: {dict(Counter(run.kills))}; copies: {run.copies}; messages replayed from dead letters: {run.parked}")
     assert len(run.kills) >= 20
     assert run.kills.count("claimed") >= 5
+    assert run.copies >= 0.3 * EVENTS // PER_REQUEST
     check(run)
 
 

@@ -1,4 +1,4 @@
-"""A small client of Tocsin's HTTP API on the standard library, and the contract file that says where it is."""
+"""A small client of Tocsin's HTTP API (standard library only), and the contract file with its address."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ PAGE: Final = 10
 _PEEK_S: Final = 10
 #: Seconds a message that is being sent back stays hidden: two replays at once do not take the same one.
 _REPLAY_S: Final = 60
+_GIVEN_BACK: Final = "given back each time: see the worker's log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +171,7 @@ def _read(body: str, key: bytes | None) -> tuple[str, str, str, str]:
     if not isinstance(message, dict):
         return "?", "", "", "the body is not an object"
     if "mac" in message:
-        reason = "the worker gave it back each time; its log names the message id"
+        reason = _GIVEN_BACK
         if message.get("v") not in envelope.READABLE:
             reason = f"envelope version {str(message.get('v'))[:8]} is not readable here"
         elif key is not None:
@@ -184,9 +185,9 @@ def _read(body: str, key: bytes | None) -> tuple[str, str, str, str]:
             _word(message.get("trace_id")),
             reason,
         )
-    reason = "the worker gave it back each time; its log names the message id"
+    reason = _GIVEN_BACK
     if "claim" in message:
-        return "claim", "", "", "what it points to may be gone, or the worker gave it back each time"
+        return "claim", "", "", f"what it points to is gone, or {_GIVEN_BACK}"
     for kind in ("wake", "tick", "timer", "deliver"):
         if kind in message:
             inner = message[kind]

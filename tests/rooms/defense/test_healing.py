@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -129,8 +130,7 @@ def test_a_probe_that_fails_is_no_reason_to_repair(watch: Watch) -> None:
 
 
 def test_a_probe_that_flaps_is_believed_in_between(watch: Watch) -> None:
-    """F44: one failed look in five changes nothing, and an open episode does not end because nobody looked.
-    """
+    """F44: one failed look changes nothing, and an open episode does not end because nobody looked."""
     watch.world.curable = False
     watch.world.states["score"] = "Disabled"
     watch.run()
@@ -262,7 +262,7 @@ def test_ticks_cover_the_coming_minute_without_gap_or_overlap(watch: Watch) -> N
         ]
         assert {queue for queue, _ in watch.world.ticks} == {"relay", "supervise"}
         assert all(0 <= d < 60 for _, delays in watch.world.ticks for d in delays)
-    gaps = [later - earlier for earlier, later in zip(due, due[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(due)]
     assert min(gaps) >= 4_000
     assert max(gaps) <= 7_000
 
