@@ -1,4 +1,4 @@
-"""Correlate: brings projects' incidents up to date with their logs. Woken by EventScored facts and quiet timers."""
+"""Correlate: brings incidents up to date with the log. Woken by EventScored facts and quiet timers."""
 
 import json
 from collections.abc import Callable, Collection, Sequence

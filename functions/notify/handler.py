@@ -1,6 +1,4 @@
-"""Notify: tells channels about incidents. Fed by the notify queue: facts from the bus, and retries that
-fell due.
-"""
+"""Notify: tells channels about incidents. Fed by the notify queue: facts of the bus, and retries that are due."""
 
 from typing import Any
 

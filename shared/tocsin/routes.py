@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from tocsin.kernel.ids import INCIDENT_ID, SENDER_ID
 
 Function = Literal["ingest", "api", "public"]
-Kind = Literal["time", "text", "entity", "tag", "choice", "id", "limit", "cursor"]
+Kind = Literal["time", "text", "tag", "choice", "id", "limit", "cursor"]
 
 #: Longest path that is looked at; longer ones name nothing.
 MAX_PATH: Final = 512
@@ -131,7 +131,10 @@ _TIMES: Final = (
     Param("from", "time", "Not before this time (RFC 3339 with offset).", "2026-11-20T00:00:00Z"),
     Param("to", "time", "Before this time (RFC 3339 with offset).", "2026-11-21T00:00:00Z"),
 )
-_ENTITY: Final = Param("entity", "entity", "Exact entity, written type:id.", "service:payments")
+_ENTITY: Final = Param("entity", "text", "Exact entity, written type:id, or its id alone.", "service:payments")
+_TAG: Final = Param(
+    "tag", "tag", "Tag, written key:value; all of several must hold.", "env:prod", repeatable=True
+)
 _TIER: Final = Param("tier", "choice", "Tier of the score.", "high", choices=TIERS)
 _WORDS: Final = Param(
     "q", "text", "Each word is the beginning of a word of the title, in any case.", "pay time"
@@ -235,9 +238,7 @@ ROUTES: Final[tuple[Route, ...]] = (
             Param("source", "text", "Exact source.", "checkout"),
             _ENTITY,
             Param("type", "text", "Exact event type.", "latency.high"),
-            Param(
-                "tag", "tag", "Tag, written key:value; all of several must hold.", "env:prod", repeatable=True
-            ),
+            _TAG,
             _TIER,
             Param("status", "choice", "Status the sender gave.", "firing", choices=_EVENT_STATUS),
             _WORDS,
@@ -307,6 +308,7 @@ ROUTES: Final[tuple[Route, ...]] = (
             Param("source", "text", "A source of any member.", "checkout"),
             _ENTITY,
             Param("service", "text", "A service of any member.", "payments"),
+            _TAG,
             _TIER,
             Param("status", "choice", "Where the incident stands.", "open", choices=_INCIDENT_STATUS),
             _WORDS,

@@ -18,8 +18,25 @@ from tocsin.kernel import clock
 SAMPLES = Path(__file__).parents[2] / "events" / "digest"
 
 
+class Beats:
+    """Heartbeats that were written, by worker."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def beat(self, name: str, now: int) -> None:
+        self.seen.append(name)
+
+
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+def beats(monkeypatch: pytest.MonkeyPatch) -> Beats:
+    beats = Beats()
+    monkeypatch.setattr(wiring, "heartbeats", lambda: beats)
+    return beats
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch, beats: Beats) -> Bench:
     bench = Bench()
     bench.world.now = clock.parse_rfc3339("2026-11-20T09:30:00Z")
     for project in ("acme", "demo"):
@@ -36,7 +53,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
         projects=lambda: ["acme", "demo"],
         clock=bench.world.clock,
     )
-    monkeypatch.setattr(wiring, "digester", lambda: digester, raising=False)
+    monkeypatch.setattr(wiring, "digester", lambda: digester)
     return bench
 
 
@@ -59,9 +76,15 @@ def test_one_project(bench: Bench) -> None:
     assert [json.loads(body)["data"]["project"] for _, _, body, _ in bench.receiver.got] == ["demo"]
 
 
-def test_a_message_without_a_time_is_given_back(bench: Bench) -> None:
+def test_a_message_without_a_time_is_given_back(bench: Bench, beats: Beats) -> None:
     assert len(handler(_sample("no_time"), Context())["batchItemFailures"]) == 1
     assert bench.receiver.got == []
+    assert beats.seen == []
+
+
+def test_a_good_run_leaves_a_heartbeat(bench: Bench, beats: Beats) -> None:
+    handler(_sample("one_project"), Context())
+    assert beats.seen == ["digest"]
 
 
 def test_every_sample_is_used() -> None:

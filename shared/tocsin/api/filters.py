@@ -51,7 +51,7 @@ class EventFilters:
         return (
             _within(at_ms, self.from_ms, self.to_ms)
             and self.source in (None, event["source"])
-            and self.entity in (None, f"{entity['type']}:{entity['id']}")
+            and self.entity in (None, entity["id"], f"{entity['type']}:{entity['id']}")
             and self.type in (None, event["type"])
             and all(tags.get(key) == value for key, value in self.tags)
             and self.tier in (None, event.get("tier"))
@@ -62,8 +62,8 @@ class EventFilters:
 
 @dataclass(frozen=True, slots=True)
 class IncidentFilters:
-    """Conditions on incidents: `from_ms` and `to_ms` bound the opening; source, entity and service hold for
-    any member.
+    """Conditions on incidents: `from_ms` and `to_ms` bound the opening; source, entity, service and tags
+    hold for any member.
     """
 
     from_ms: int | None = None
@@ -71,6 +71,7 @@ class IncidentFilters:
     source: str | None = None
     entity: str | None = None
     service: str | None = None
+    tags: tuple[tuple[str, str], ...] = ()
     tier: str | None = None
     status: str | None = None
     words: tuple[str, ...] = ()
@@ -80,17 +81,21 @@ class IncidentFilters:
         return (
             _within(incident.opened_at, self.from_ms, self.to_ms)
             and (self.source is None or self.source in incident.sources)
-            and (self.entity is None or entity_name(self.entity) in incident.entities)
+            and (self.entity is None or _holds(incident, self.entity))
             and (self.service is None or self.service in incident.services)
+            and all(value in incident.tags.get(key, ()) for key, value in self.tags)
             and self.tier in (None, incident.tier)
             and self.status in (None, incident.status)
             and (not self.words or title_has(incident.title, self.words))
         )
 
 
-def entity_name(entity: str) -> str:
-    """How an incident's row names an entity: as it is, or by a short hash when it is long."""
-    return key_hash(entity) if len(entity) > 60 else entity
+def _holds(incident: Incident, entity: str) -> bool:
+    """Whether an entity, written `type:id` or by its id alone, is among the incident's."""
+    # An incident's row names an entity as it is, or by a short hash when it is long.
+    if (key_hash(entity) if len(entity) > 60 else entity) in incident.entities:
+        return True
+    return any(name.partition(":")[2] == entity for name in incident.entities)
 
 
 def _within(at_ms: int, from_ms: int | None, to_ms: int | None) -> bool:

@@ -52,6 +52,7 @@ def shown(incident: Incident) -> Json:
             :MAX_ENTITIES
         ],
         "sources": sorted(incident.sources),
+        "tags": incident.tags,
         "services": [
             {"service": name, "first_event_at": at(first), "events": events}
             for name, (first, events) in services
@@ -76,6 +77,7 @@ def list_incidents(call: Call, rooms: ApiRooms) -> Answer:
         source=query.get("source"),
         entity=query.get("entity"),
         service=query.get("service"),
+        tags=query.get("tag", ()),
         tier=query.get("tier"),
         status=query.get("status"),
         words=split_words(query.get("q", "")),

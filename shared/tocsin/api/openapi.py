@@ -272,8 +272,6 @@ def _param_schema(param: Param) -> Json:
         case "tag":
             pair = {"type": "string", "pattern": "^[^:]+:.+$", "maxLength": 256}
             return {"type": "array", "items": pair, "minItems": 1, "maxItems": 10}
-        case "entity":
-            return {"type": "string", "pattern": "^[^:]+:.+$", "maxLength": 256}
         case "cursor":
             return {"type": "string", "maxLength": 1024}
         case _:

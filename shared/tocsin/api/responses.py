@@ -121,6 +121,7 @@ class Incident(Shape):
     event_count: int
     entity_count: int
     entities: list[str] = Field(description="At most 100, those with most events first.")
+    tags: dict[str, list[str]]
     sources: list[str]
     services: list[IncidentService] = Field(description="In the order in which they fired first.")
     root: dict[str, Any] | None = Field(description="The likeliest origin and why it is thought so.")

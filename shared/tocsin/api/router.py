@@ -85,11 +85,11 @@ def _value(param: Param, text: str) -> Any:
         case "id":
             if not GRAMMARS[name].fullmatch(text):
                 _bad_query(name, "id", f"send an id such as {param.example}")
-        case "entity" | "tag":
+        case "tag":
             left, colon, right = text.partition(":")
             if not (left and colon and right):
                 _bad_query(name, "pair", f"send two parts with a colon between, such as {param.example}")
-            return (left, right) if param.kind == "tag" else text
+            return left, right
         case _:
             pass
     return text

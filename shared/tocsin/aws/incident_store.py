@@ -15,7 +15,8 @@ from tocsin.signals.ports import Cursor, HeadMoved, OutboxRow
 
 #: How long a token row outlives its last change: the longest incident plus the allowed lateness.
 _TOKEN_LIFE_S: Final = 3 * clock.DAY // 1000
-_MERGE_HOPS: Final = 8
+#: Longest chain of merges that is followed; the engine follows as many.
+_MERGE_HOPS: Final = 64
 #: How far a digest looks back for open incidents, and how many it looks at.
 _OPEN_DAYS: Final = 7
 _MOST_OPEN: Final = 500
@@ -109,8 +110,8 @@ class DynamoIncidentStore:
             packed = pack(assigned)
             yield put(keys.assignment(project, n, version), {"z": packed, "exp": expiry})
         for incident_id, entries in effects.overflow.items():
-            for position, entry in enumerate(entries):
-                key = keys.timeline(project, incident_id, entry["at"], position)
+            for entry in entries:
+                key = keys.timeline(project, incident_id, entry["pos"])
                 yield put(key, {"z": pack(entry), "exp": expiry})
 
     # reads for the API

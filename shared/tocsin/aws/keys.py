@@ -113,8 +113,9 @@ def timeline_partition(project: str, incident_id: str) -> str:
     return partition(project, "timeline", incident_id)
 
 
-def timeline(project: str, incident_id: str, at_ms: int, position: int) -> Key:
-    return Key(timeline_partition(project, incident_id), f"{at_ms:015d}#{position:06d}")
+def timeline(project: str, incident_id: str, position: int) -> Key:
+    """Entry `position` of an incident's timeline, once it no longer fits the incident's row."""
+    return Key(timeline_partition(project, incident_id), f"{position:09d}")
 
 
 def token(project: str, text: str) -> Key:

@@ -168,6 +168,7 @@ class CorrelateWorker:
                         "kind": transition.kind,
                         "at": transition.at,
                         "summary": transition.summary,
+                        "trace_id": transition.summary["trace_id"],
                     },
                 },
             )

@@ -32,6 +32,9 @@ TIERS: Final = ("info", "low", "medium", "high", "critical")
 VERDICTS: Final = ("useful", "noise", "duplicate")
 UNKNOWN_SEVERITY: Final = 99
 MAX_TEXT: Final = 2_000
+#: Tag keys and values per key that an incident remembers, for filters and routing.
+MAX_TAG_KEYS: Final = 20
+MAX_TAG_VALUES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ class Signal:
     fingerprint: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    trace_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +124,8 @@ class Incident:
 
     `tokens` maps own tokens to covered intervals (start, end, start, end, …). `keys` maps the short hash of
     each dedup key to [last fired, last resolved (0: never), first fired]. `services` maps a service to [first
-    fired, events]. `absorbed` lists incidents merged into this one: their members are this one's. `moved`
+    fired, events]. `tags` holds values seen per tag key (the first few). `trace_id` is of the last firing
+    signal. `absorbed` lists incidents merged into this one: their members are this one's. `moved`
     lists members a person split off, as [n, i, incident they went to]: whoever lists the members leaves them
     out. `apart` lists incidents that are never joined with this one automatically.
     """
@@ -144,6 +149,7 @@ class Incident:
     entity_overflow: int = 0
     sources: dict[str, int] = field(default_factory=dict)
     services: dict[str, list[int]] = field(default_factory=dict)
+    tags: dict[str, list[str]] = field(default_factory=dict)
     keys: dict[str, list[int]] = field(default_factory=dict)
     key_overflow: int = 0
     tokens: dict[str, Spans] = field(default_factory=dict)
@@ -160,6 +166,7 @@ class Incident:
     apart: list[str] = field(default_factory=list)
     moved: list[list[Any]] = field(default_factory=list)
     timer_due: int | None = None
+    trace_id: str = ""
 
     def copy(self) -> Incident:
         """An incident that can be changed without touching this one; interval tuples are shared, they never
@@ -170,6 +177,7 @@ class Incident:
             entities=dict(self.entities),
             sources=dict(self.sources),
             services={name: list(value) for name, value in self.services.items()},
+            tags={name: list(values) for name, values in self.tags.items()},
             keys={name: list(value) for name, value in self.keys.items()},
             tokens=dict(self.tokens),
             links={name: list(value) for name, value in self.links.items()},
@@ -459,6 +467,7 @@ class Change:
         for counter, other in ((survivor.entities, loser.entities), (survivor.sources, loser.sources)):
             for name, count in other.items():
                 counter[name] = counter.get(name, 0) + count
+        _add_tags(survivor, ((key, value) for key, values in loser.tags.items() for value in values))
         for key, link in loser.links.items():
             _count_link(survivor, key, link[0], link[1], link[2], policy)
         survivor.entity_overflow += loser.entity_overflow
@@ -482,7 +491,7 @@ class Change:
         self.log(loser, "merged", at, f"merged into {survivor.id}: {text}", by, incident_id=survivor.id)
         self.transition(loser, "merged")
         loser.tokens, loser.keys, loser.absorbed, loser.apart, loser.moved = {}, {}, [], [], []
-        loser.entities, loser.links = {}, {}
+        loser.entities, loser.links, loser.tags = {}, {}, {}
         self._merged.add(loser.id)
         self.grown(survivor)
 
@@ -527,6 +536,8 @@ def absorb(change: Change, incident: Incident, signal: Signal, own: Sequence[str
     policy = change.policy
     incident.first, incident.last = min(incident.first, signal.at), max(incident.last, signal.at)
     incident.seen = max(incident.seen, signal.received_at)
+    incident.trace_id = signal.trace_id
+    _add_tags(incident, signal.tags.items())
     change.raise_to(incident, signal.score, signal.tier, signal.severity_id, signal.at)
     incident.events += 1
     rank = (signal.score, signal.at, signal.event_id)
@@ -563,6 +574,15 @@ def absorb(change: Change, incident: Incident, signal: Signal, own: Sequence[str
             fresh.append(token)
         incident.tokens[token] = cover(spans or (), signal.at, policy.merge_gap(token))
     return fresh
+
+
+def _add_tags(incident: Incident, pairs: Iterable[tuple[str, str]]) -> None:
+    for key, value in pairs:
+        values = incident.tags.get(key)
+        if values is None and len(incident.tags) < MAX_TAG_KEYS:
+            values = incident.tags[key] = []
+        if values is not None and value not in values and len(values) < MAX_TAG_VALUES:
+            values.append(value)
 
 
 def _tally(counter: dict[str, int], name: str, limit: int) -> bool:
@@ -653,7 +673,11 @@ def summary(incident: Incident) -> dict[str, Any]:
         "score": incident.score,
         "severity_id": incident.severity_id,
         "events": incident.events,
-        "entities": incident.entity_count(),
+        "entities": sorted(incident.entities, key=lambda name: (-incident.entities[name], name))[:20],
+        "entity_count": incident.entity_count() + incident.entity_overflow,
+        "tags": incident.tags,
+        "reasons": [link[1] for link in sorted(incident.links.values(), key=lambda link: -link[0])[:5]],
+        "trace_id": incident.trace_id,
         "sources": sorted(incident.sources)[:10],
         "services": sorted(incident.services, key=lambda name: (incident.services[name][0], name))[:10],
         "first": incident.first,
