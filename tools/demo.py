@@ -39,9 +39,7 @@ class DemoFailedError(Exception):
     """Something did not happen; the message says what was awaited and what was seen."""
 
 
-def until(
-    what: str, seconds: float, look: Callable[[], _Found | None], seen: Callable[[], object] = str
-) -> _Found:
+def until(what: str, seconds: float, look: Callable[[], _Found | None], seen: Callable[[], object] = str) -> _Found:
     """What `look` finds, as soon as it finds something true. Raises DemoFailedError naming what was `seen`
     instead.
     """
@@ -77,9 +75,7 @@ def parse_time(text: str) -> float:
     """Unix seconds of an RFC 3339 time in UTC."""
     whole, _, fraction = text.rstrip("Z").partition(".")
     return (
-        time.mktime(time.strptime(whole + " UTC", "%Y-%m-%dT%H:%M:%S %Z"))
-        - time.timezone
-        + float(f"0.{fraction or 0}")
+        time.mktime(time.strptime(whole + " UTC", "%Y-%m-%dT%H:%M:%S %Z")) - time.timezone + float(f"0.{fraction or 0}")
     )
 
 
@@ -256,9 +252,7 @@ class Demo:
         receiver = self.receiver
         assert receiver is not None
         loud = {incident["id"] for incident in self.incidents if incident["tier"] in _LOUD}
-        due = until(
-            "everything due is delivered", DELIVERY_LIMIT, lambda: self._delivered(loud), self._account
-        )
+        due = until("everything due is delivered", DELIVERY_LIMIT, lambda: self._delivered(loud), self._account)
         forged = [one for one in receiver.receipts if not one.verified]
         if forged:
             one = forged[0]
@@ -345,9 +339,7 @@ class Demo:
         took = time.monotonic() - began
         state = client.get_event_source_mapping(UUID=mapping["UUID"])["State"]
         if state not in ("Enabled", "Enabling"):
-            raise DemoFailedError(
-                f"the record {record['id']} says {record['outcome']}, but the mapping is {state}"
-            )
+            raise DemoFailedError(f"the record {record['id']} says {record['outcome']}, but the mapping is {state}")
         late = "" if took < HEAL_AIM else f"  (slower than the {HEAL_AIM:.0f} s it should take)"
         say(
             f"healed by the deployed supervisor: {record['action']} {record['target']}, {record['id']}{late}",

@@ -65,9 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
             stale = True
             name = str(path.relative_to(ROOT))
             sys.stdout.writelines(
-                difflib.unified_diff(
-                    found.splitlines(True), text.splitlines(True), name, f"{name} (generated)"
-                )
+                difflib.unified_diff(found.splitlines(True), text.splitlines(True), name, f"{name} (generated)")
             )
         else:
             path.write_text(text, encoding="utf-8")

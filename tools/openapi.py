@@ -41,11 +41,7 @@ def _body(answer: Answer) -> Any:
         return answer.raw[0]
     body = {"data": answer.data, "meta": {"trace_id": api_fakes.TRACE, **(answer.meta or {})}}
     # Ids that the server draws would differ in every run.
-    if (
-        answer.status == 201
-        and isinstance(answer.data, dict)
-        and str(answer.data.get("id", "")).startswith("chn_")
-    ):
+    if answer.status == 201 and isinstance(answer.data, dict) and str(answer.data.get("id", "")).startswith("chn_"):
         body["data"] = {**answer.data, "id": EXAMPLE_CHANNEL}
     return body
 
@@ -73,8 +69,7 @@ def proxy_event(route: Route, example: Example) -> dict[str, Any]:
         "headers": {name: values[0] for name, values in headers.items()},
         "multiValueHeaders": headers,
         "queryStringParameters": {name: values[-1] for name, values in request.query.items()} or None,
-        "multiValueQueryStringParameters": {name: list(values) for name, values in request.query.items()}
-        or None,
+        "multiValueQueryStringParameters": {name: list(values) for name, values in request.query.items()} or None,
         "pathParameters": None,
         "requestContext": {
             "requestId": f"sample-{route.operation_id}",
@@ -106,14 +101,9 @@ def main() -> int:
     check = parser.parse_args().check
     wanted = files()
     stale = [
-        path
-        for folder in ("api", "public")
-        for path in (ROOT / "events" / folder).glob("*.json")
-        if path not in wanted
+        path for folder in ("api", "public") for path in (ROOT / "events" / folder).glob("*.json") if path not in wanted
     ]
-    differing = [
-        path for path, text in wanted.items() if not path.exists() or path.read_text("utf-8") != text
-    ] + stale
+    differing = [path for path, text in wanted.items() if not path.exists() or path.read_text("utf-8") != text] + stale
     for path in differing:
         print(("differs: " if check else "written: ") + str(path.relative_to(ROOT)))
         if not check:

@@ -62,9 +62,7 @@ def signature_problem(
 class Receiver:
     """Listens from construction on until `close`. A request that any of the `secrets` signed is genuine."""
 
-    def __init__(
-        self, port: int, secrets: Sequence[str], log: Path | None = None, host: str = "127.0.0.1"
-    ) -> None:
+    def __init__(self, port: int, secrets: Sequence[str], log: Path | None = None, host: str = "127.0.0.1") -> None:
         self.secrets = list(secrets)
         self._log = log
         self._receipts: list[Receipt] = []
@@ -159,9 +157,7 @@ def main() -> None:
             receiver.wait(lambda receipts, n=shown: len(receipts) > n, 3600)  # type: ignore[misc]
             for one in receiver.receipts[shown:]:
                 shown += 1
-                print(
-                    f"{one.status} {one.type} {one.subject} {one.problem or 'signature verified'}", flush=True
-                )
+                print(f"{one.status} {one.type} {one.subject} {one.problem or 'signature verified'}", flush=True)
     except KeyboardInterrupt:
         receiver.close()
 

@@ -129,7 +129,7 @@ def proxy_result(answer: Answer, trace_id: str) -> ProxyResult:
 def api_entry(handle: Callable[[Request], Answer]) -> Callable[[LambdaEvent, Any], ProxyResult]:
     """Lambda handler of an HTTP function: refusals become error answers, trouble behind us 503, defects 500."""
 
-    def handler(event: LambdaEvent, context: Any) -> ProxyResult:
+    def handler(event: LambdaEvent, _context: Any) -> ProxyResult:
         started = time.perf_counter()
         trace_id, method, path = secrets.token_hex(16), "?", "?"
         try:
@@ -140,9 +140,7 @@ def api_entry(handle: Callable[[Request], Answer]) -> Callable[[LambdaEvent, Any
             code = (answer.error or {}).get("code")
         except Refusal as refusal:
             code = refusal.code
-            answer = Answer(
-                status=refusal.status, error=error_body(refusal, trace_id), headers=refusal.headers
-            )
+            answer = Answer(status=refusal.status, error=error_body(refusal, trace_id), headers=refusal.headers)
         except (Retry, BotoCoreError, ClientError) as error:
             code = "ERR_UNAVAILABLE"
             logger.warning("a dependency failed", extra={"trace_id": trace_id, "error": _describe(error)})

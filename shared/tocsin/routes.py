@@ -132,13 +132,9 @@ _TIMES: Final = (
     Param("to", "time", "Before this time (RFC 3339 with offset).", "2026-11-21T00:00:00Z"),
 )
 _ENTITY: Final = Param("entity", "text", "Exact entity, written type:id, or its id alone.", "service:payments")
-_TAG: Final = Param(
-    "tag", "tag", "Tag, written key:value; all of several must hold.", "env:prod", repeatable=True
-)
+_TAG: Final = Param("tag", "tag", "Tag, written key:value; all of several must hold.", "env:prod", repeatable=True)
 _TIER: Final = Param("tier", "choice", "Tier of the score.", "high", choices=TIERS)
-_WORDS: Final = Param(
-    "q", "text", "Each word is the beginning of a word of the title, in any case.", "pay time"
-)
+_WORDS: Final = Param("q", "text", "Each word is the beginning of a word of the title, in any case.", "pay time")
 _EVENT_STATUS: Final = ("firing", "acknowledged", "resolved")
 _DECISIONS: Final = ("pending", "delivered", "retrying", "withheld", "failed")
 _INCIDENT_STATUS: Final = ("open", "acknowledged", "resolved", "merged")
@@ -259,8 +255,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "get_event",
         "events",
         "Read an event",
-        "By the server's id (evt_…) or the sender's own. A sender's id used by several sources needs "
-        "?source=.",
+        "By the server's id (evt_…) or the sender's own. A sender's id used by several sources needs ?source=.",
         "events:read",
         "api",
         "EventAnswer",
@@ -270,9 +265,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         refusals=("ERR_AMBIGUOUS",),
         examples=(
             Example("server id", "By the server's id.", id=EXAMPLE_EVENT),
-            Example(
-                "sender id", "By the sender's id and source.", id="pay-4711", query=(("source", "checkout"),)
-            ),
+            Example("sender id", "By the sender's id and source.", id="pay-4711", query=(("source", "checkout"),)),
         ),
     ),
     Route(
@@ -281,8 +274,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "explain_event",
         "events",
         "Explain a score",
-        "The contributions of an event's score in words and exact numbers; they sum to the logit of the "
-        "score.",
+        "The contributions of an event's score in words and exact numbers; they sum to the logit of the score.",
         "events:read",
         "api",
         "ExplainAnswer",
@@ -316,9 +308,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         ),
         examples=(
             Example("open", "Incidents that are open.", query=(("status", "open"),)),
-            Example(
-                "by entity", "Incidents that touch one service.", query=(("entity", "service:payments"),)
-            ),
+            Example("by entity", "Incidents that touch one service.", query=(("entity", "service:payments"),)),
         ),
     ),
     Route(
@@ -526,9 +516,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         names="channel",
         request="ChannelChange",
         refusals=("ERR_CONFLICT", "ERR_EGRESS_DENIED", "ERR_READONLY_FIELD", "ERR_URL"),
-        examples=(
-            Example("disable", "Keep it, but send nothing.", id=EXAMPLE_CHANNEL, body={"enabled": False}),
-        ),
+        examples=(Example("disable", "Keep it, but send nothing.", id=EXAMPLE_CHANNEL, body={"enabled": False}),),
     ),
     Route(
         "DELETE",
@@ -566,8 +554,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "rotate_channel",
         "delivery",
         "Replace a webhook's signing secret",
-        "The new secret is in this answer and nowhere else. 409 ERR_CONFLICT for a channel that signs "
-        "nothing.",
+        "The new secret is in this answer and nowhere else. 409 ERR_CONFLICT for a channel that signs nothing.",
         "notify:write",
         "api",
         "ChannelSecretAnswer",
@@ -624,8 +611,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "try_routing",
         "delivery",
         "Ask where a notification would go",
-        "Evaluates the stored rules, or rules sent along, for an incident described in the body. Sends "
-        "nothing.",
+        "Evaluates the stored rules, or rules sent along, for an incident described in the body. Sends nothing.",
         "notify:read",
         "api",
         "DryRunAnswer",
@@ -657,9 +643,7 @@ ROUTES: Final[tuple[Route, ...]] = (
             *_PAGE,
         ),
         examples=(
-            Example(
-                "of an incident", "Everything one incident caused.", query=(("incident", EXAMPLE_INCIDENT),)
-            ),
+            Example("of an incident", "Everything one incident caused.", query=(("incident", EXAMPLE_INCIDENT),)),
         ),
     ),
     Route(
@@ -703,9 +687,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         media="text/plain; version=0.0.4; charset=utf-8",
         examples=(Example("scrape", "What a scraper reads."),),
     ),
-    _open(
-        "/livez", "get_alive", "Is it alive?", "Up whenever the function runs.", "Up", aliases=("/health",)
-    ),
+    _open("/livez", "get_alive", "Is it alive?", "Up whenever the function runs.", "Up", aliases=("/health",)),
     _open(
         "/readyz",
         "get_ready",
@@ -715,9 +697,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         aliases=("/healthz", "/ready"),
         success=(200, 503),
     ),
-    _open(
-        "/docs", "get_docs", "This documentation", "A page for people.", "text", "text/html; charset=utf-8"
-    ),
+    _open("/docs", "get_docs", "This documentation", "A page for people.", "text", "text/html; charset=utf-8"),
     _open(
         "/docs/redoc.js",
         "get_docs_script",
@@ -737,6 +717,4 @@ ROUTES: Final[tuple[Route, ...]] = (
 )
 
 #: What can be had without a key: every path of every open route, aliases included.
-OPEN_PATHS: Final = frozenset(
-    path for route in ROUTES if route.scope is None for path in (route.path, *route.aliases)
-)
+OPEN_PATHS: Final = frozenset(path for route in ROUTES if route.scope is None for path in (route.path, *route.aliases))

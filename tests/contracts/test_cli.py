@@ -60,9 +60,7 @@ EXPLAINED = {
     "tier": "high",
     "score": 0.731059,
     "text": "High because the sender calls it critical.",
-    "contributions": [
-        {"feature": "severity", "value": 0.85, "micro_logits": 3_400_000, "text": "critical: +3.40"}
-    ],
+    "contributions": [{"feature": "severity", "value": 0.85, "micro_logits": 3_400_000, "text": "critical: +3.40"}],
     "bias": -2_400_000,
     "logit": 1_000_000,
     "to_next_tier": {"text": "0.2 more"},
@@ -100,9 +98,7 @@ class Server:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 where = urlsplit(self.path)
                 key, kind = self.headers["X-Api-Key"], self.headers.get("Content-Type", "")
-                server.requests.append(
-                    (self.command, where.path, dict(parse_qsl(where.query)), key, kind, body)
-                )
+                server.requests.append((self.command, where.path, dict(parse_qsl(where.query)), key, kind, body))
                 status, document = server.answer(self.command, where.path)
                 raw = document if isinstance(document, bytes) else json.dumps(document).encode()
                 self.send_response(status)
@@ -187,9 +183,7 @@ def test_a_listing_follows_cursors_up_to_its_limit(server: Server) -> None:
 
 def test_send_one_event(server: Server) -> None:
     server.answers = [(202, {"data": {"items": [{"status": "accepted", "event_id": "evt_1"}]}, "meta": {}})]
-    result = run(
-        "send", "--title", "Disk full", "--severity", "high", "--entity", "host:db-1", "--tag", "env=prod"
-    )
+    result = run("send", "--title", "Disk full", "--severity", "high", "--entity", "host:db-1", "--tag", "env=prod")
     assert result.exit_code == 0, result.output
     method, path, _, _, kind, body = server.requests[0]
     assert (method, path, kind) == ("POST", "/v1/events", "application/json")
@@ -327,9 +321,7 @@ def receiver(tmp_path: Path) -> Iterator[Receiver]:
     receiver.close()
 
 
-def test_the_receiver_takes_what_we_sign_and_what_the_reference_signs(
-    receiver: Receiver, tmp_path: Path
-) -> None:
+def test_the_receiver_takes_what_we_sign_and_what_the_reference_signs(receiver: Receiver, tmp_path: Path) -> None:
     now = datetime.now(UTC)
     ours = signing.sign([SECRET], "msg_1", int(now.timestamp()), BODY)
     theirs = {
@@ -341,9 +333,7 @@ def test_the_receiver_takes_what_we_sign_and_what_the_reference_signs(
     rotated = signing.sign([other, SECRET], "msg_3", int(now.timestamp()), BODY)
     assert [post(receiver.port, headers) for headers in (ours, theirs, rotated)] == [204, 204, 204]
     assert receiver.wait(lambda got: len(got) == 3, 5)
-    assert [(one.verified, one.subject, one.data) for one in receiver.receipts] == [
-        (True, "inc_1", {"a": 1})
-    ] * 3
+    assert [(one.verified, one.subject, one.data) for one in receiver.receipts] == [(True, "inc_1", {"a": 1})] * 3
     lines = (tmp_path / "receipts.jsonl").read_text().splitlines()
     assert [json.loads(line)["webhook_id"] for line in lines] == ["msg_1", "msg_2", "msg_3"]
 
@@ -359,10 +349,7 @@ def test_the_receiver_refuses_what_is_not_genuine(receiver: Receiver) -> None:
     other = signing.channel_secret(bytes(range(1, 33)), "chn_1", 1)
     assert post(receiver.port, signing.sign([other], "msg_1", now, BODY)) == 401
     assert [one.verified for one in receiver.receipts] == [False] * 6
-    assert (
-        signature_problem([], "msg_1", str(now), good["webhook-signature"], BODY, now)
-        == "no signature matches"
-    )
+    assert signature_problem([], "msg_1", str(now), good["webhook-signature"], BODY, now) == "no signature matches"
 
 
 # the demo's story

@@ -338,9 +338,7 @@ def test_known_projects_are_those_that_committed(stores: Stores) -> None:
 
 
 def _mail() -> Any:
-    record = _record(
-        payload={"at": NOW, "data": {"incident": {"title": "x\r\nBcc: evil@example.org", "tier": "high"}}}
-    )
+    record = _record(payload={"at": NOW, "data": {"incident": {"title": "x\r\nBcc: evil@example.org", "tier": "high"}}})
     return render.mail(record, mailbox(), "Tocsin <alarm@tocsin.example>", NOW)
 
 

@@ -30,9 +30,7 @@ def test_the_document_is_valid_openapi(document: dict[str, Any]) -> None:
 
 
 def test_generated_files_are_up_to_date() -> None:
-    differing = [
-        str(path.relative_to(ROOT)) for path, text in tool.files().items() if path.read_text("utf-8") != text
-    ]
+    differing = [str(path.relative_to(ROOT)) for path, text in tool.files().items() if path.read_text("utf-8") != text]
     assert differing == [], "run: python tools/openapi.py"
 
 

@@ -89,8 +89,7 @@ def test_choices_are_those_of_the_rooms() -> None:
 
 def test_the_open_routes_and_the_table_need_no_pydantic() -> None:
     program = (
-        "import sys, tocsin.api.public, tocsin.routes; "
-        "sys.exit('pydantic' in sys.modules or 'boto3' in sys.modules)"
+        "import sys, tocsin.api.public, tocsin.routes; sys.exit('pydantic' in sys.modules or 'boto3' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": "shared"}, check=False)
     assert done.returncode == 0

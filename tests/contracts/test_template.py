@@ -55,11 +55,7 @@ def translated() -> dict[str, dict[str, Any]]:
 
 
 def events(function: str, kind: str) -> list[dict[str, Any]]:
-    return [
-        event["Properties"]
-        for event in FUNCTIONS[function].get("Events", {}).values()
-        if event["Type"] == kind
-    ]
+    return [event["Properties"] for event in FUNCTIONS[function].get("Events", {}).values() if event["Type"] == kind]
 
 
 def routes(function: str) -> set[tuple[str, str]]:
@@ -179,9 +175,7 @@ def test_every_queue_is_consumed_once_and_dead_lettered(queue: str) -> None:
     name, event = consumers[0]
     assert queue == f"{name.capitalize()}Queue"
     assert event["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
-    assert event["ScalingConfig"] == {
-        "MaximumConcurrency": {"Fn::FindInMap": ["Workers", {"Ref": "Size"}, "PerQueue"]}
-    }
+    assert event["ScalingConfig"] == {"MaximumConcurrency": {"Fn::FindInMap": ["Workers", {"Ref": "Size"}, "PerQueue"]}}
     timeout = FUNCTIONS[name].get("Timeout", TEMPLATE["Globals"]["Function"]["Timeout"])
     assert WORKED[queue]["VisibilityTimeout"] == 6 * timeout
     assert WORKED[queue]["MessageRetentionPeriod"] == 4 * DAY
@@ -194,11 +188,7 @@ def test_every_queue_is_consumed_once_and_dead_lettered(queue: str) -> None:
 
 
 def test_dead_letters_and_failing_functions_raise_alarms() -> None:
-    alarms = {
-        name: body["Properties"]
-        for name, body in RESOURCES.items()
-        if body["Type"] == "AWS::CloudWatch::Alarm"
-    }
+    alarms = {name: body["Properties"] for name, body in RESOURCES.items() if body["Type"] == "AWS::CloudWatch::Alarm"}
     watched = {json.dumps(alarm["Dimensions"][0]["Value"]) for alarm in alarms.values()}
     for queue in QUEUES:
         assert json.dumps({"Fn::GetAtt": [queue, "QueueName"]}) in watched
@@ -207,9 +197,7 @@ def test_dead_letters_and_failing_functions_raise_alarms() -> None:
 
 
 def test_rules_feed_queues_that_admit_them() -> None:
-    rules = {
-        name: body["Properties"] for name, body in RESOURCES.items() if body["Type"] == "AWS::Events::Rule"
-    }
+    rules = {name: body["Properties"] for name, body in RESOURCES.items() if body["Type"] == "AWS::Events::Rule"}
     (policy,) = (body["Properties"] for body in RESOURCES.values() if body["Type"] == "AWS::SQS::QueuePolicy")
     (statement,) = policy["PolicyDocument"]["Statement"]
     for name, rule in rules.items():
@@ -287,13 +275,8 @@ def test_nothing_scans() -> None:
 def test_what_is_kept_is_private_and_leaves_in_time() -> None:
     bucket, table = RESOURCES["Bucket"]["Properties"], RESOURCES["Table"]["Properties"]
     assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
-    claims = next(
-        rule for rule in bucket["LifecycleConfiguration"]["Rules"] if rule.get("Prefix") == "claim/"
-    )
-    assert (
-        claims["ExpirationInDays"] * DAY
-        > max(queue["MessageRetentionPeriod"] for queue in DEAD.values()) + 4 * DAY
-    )
+    claims = next(rule for rule in bucket["LifecycleConfiguration"]["Rules"] if rule.get("Prefix") == "claim/")
+    assert claims["ExpirationInDays"] * DAY > max(queue["MessageRetentionPeriod"] for queue in DEAD.values()) + 4 * DAY
     assert table["TimeToLiveSpecification"] == {"AttributeName": "exp", "Enabled": True}
     for name in ("Table", "Bucket", *(name for name in RESOURCES if name.endswith("Secret"))):
         assert RESOURCES[name]["DeletionPolicy"] == "Retain", name
@@ -324,9 +307,7 @@ def test_locks_are_hashed_and_name_no_place(name: str) -> None:
 
 def test_functions_run_the_versions_that_tests_run() -> None:
     def pins(name: str) -> dict[str, str]:
-        found = re.findall(
-            r"^([a-z0-9_.-]+)==([^ ;\\]+)", (ROOT / "requirements" / f"{name}.txt").read_text(), re.M
-        )
+        found = re.findall(r"^([a-z0-9_.-]+)==([^ ;\\]+)", (ROOT / "requirements" / f"{name}.txt").read_text(), re.M)
         return dict(found)
 
     assert pins("runtime").items() <= pins("dev").items()

@@ -71,7 +71,7 @@ class Service:
     """A client whose answers are given; calls are written down."""
 
     class exceptions:  # noqa: N801 - boto3's own name
-        class ResourceNotFoundException(Exception):  # noqa: N818
+        class ResourceNotFoundException(Exception):
             pass
 
     def __init__(self, **answers: Any) -> None:
@@ -109,9 +109,7 @@ def test_mappings_are_those_of_the_stack_and_a_missing_one_is_said(table: Table)
         {"EventSourceMappings": [mapping("tocsin-score", "u1", "Disabled")]},
         {"EventSourceMappings": [mapping("other-score", "u2", "Enabled")]},
     ]
-    watch = watch_of(
-        table, {"score": Queue(None, ""), "relay": Queue(None, "")}, **{"lambda": Service(pages=pages)}
-    )
+    watch = watch_of(table, {"score": Queue(None, ""), "relay": Queue(None, "")}, **{"lambda": Service(pages=pages)})
     assert watch.mappings() == [
         SourceMapping("score", "u1", "Disabled", int(at.timestamp() * 1000)),
         SourceMapping("relay", "", "Missing"),
@@ -310,8 +308,7 @@ def test_a_listing_tells_kinds_and_reasons_and_leaves_everything() -> None:
     assert ("?", "", "no worker knows this kind of message") in said
     assert (
         len(
-            {one.reason for one in listed if one.trace_id == "trace-2"}
-            - {"given back each time: see the worker's log"}
+            {one.reason for one in listed if one.trace_id == "trace-2"} - {"given back each time: see the worker's log"}
         )
         == 1
     )

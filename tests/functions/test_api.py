@@ -49,9 +49,7 @@ def send(world: ApiWorld, method: str, path: str, principal: Principal | None = 
     return dispatch(request(method, path, **rest), lambda _: principal or caller(), world.rooms)
 
 
-def refusal(
-    world: ApiWorld, method: str, path: str, principal: Principal | None = None, **rest: Any
-) -> Refusal:
+def refusal(world: ApiWorld, method: str, path: str, principal: Principal | None = None, **rest: Any) -> Refusal:
     with pytest.raises(Refusal) as caught:
         send(world, method, path, principal, **rest)
     return caught.value
@@ -85,9 +83,7 @@ def test_a_sample_event_is_answered(path: Path, world: ApiWorld, monkeypatch: py
 
 def test_there_is_a_sample_for_every_operation() -> None:
     assert {route.operation_id for route in KEYED} == {
-        route.operation_id
-        for route in KEYED
-        if any(path.stem.startswith(route.operation_id) for path in SAMPLES)
+        route.operation_id for route in KEYED if any(path.stem.startswith(route.operation_id) for path in SAMPLES)
     }
 
 
@@ -107,9 +103,7 @@ def test_a_refusal_has_the_error_shape(world: ApiWorld, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(("route", "example"), CALLS, ids=lambda value: getattr(value, "operation_id", None))
 def test_an_alias_answers_the_same(route: Route, example: Example) -> None:
     def told(path: str) -> Any:
-        answer = dispatch(
-            api_fakes.example_request(route, example, path), lambda _: caller(), sample_world().rooms
-        )
+        answer = dispatch(api_fakes.example_request(route, example, path), lambda _: caller(), sample_world().rooms)
         data = answer.data
         if route.operation_id == "create_channel":  # its id is drawn afresh
             data = {name: value for name, value in data.items() if name not in ("id", "secret")}
@@ -144,9 +138,7 @@ def test_a_route_wants_a_key_and_its_scope_before_it_reads_anything(route: Route
     assert dispatch(sent, lambda _: caller(str(route.scope)), world.rooms).status in route.success
 
 
-@pytest.mark.parametrize(
-    "route", [route for route in KEYED if route.names], ids=lambda route: route.operation_id
-)
+@pytest.mark.parametrize("route", [route for route in KEYED if route.names], ids=lambda route: route.operation_id)
 def test_what_belongs_to_others_is_not_there(route: Route, world: ApiWorld) -> None:
     foreign = {
         "event": world.store.log[OTHER][0]["event_id"],
@@ -171,9 +163,7 @@ def test_what_belongs_to_others_is_not_there(route: Route, world: ApiWorld) -> N
 @pytest.mark.parametrize(
     "identity", ["../../etc", "%2e%2e%2f", "%252e%252e", "%00", "x" * 5000, "a b", "a#b", "é", "%ff", "."]
 )
-@pytest.mark.parametrize(
-    "route", [route for route in KEYED if route.names], ids=lambda route: route.operation_id
-)
+@pytest.mark.parametrize("route", [route for route in KEYED if route.names], ids=lambda route: route.operation_id)
 def test_what_is_no_id_is_not_there(route: Route, identity: str, world: ApiWorld) -> None:
     found = refusal(world, route.method, route.path.replace("{id}", identity), body=route.examples[0].body)
     assert (found.status, found.code) == (404, "ERR_NOT_FOUND")
@@ -255,13 +245,9 @@ def test_a_refusal_can_be_read_by_the_configured_origin(world: ApiWorld) -> None
 
 
 @pytest.mark.parametrize("configured", [None, "https://console.example"])
-@pytest.mark.parametrize(
-    "origin", ["null", "https://evil.example", "https://console.example.evil.example", "*", ""]
-)
+@pytest.mark.parametrize("origin", ["null", "https://evil.example", "https://console.example.evil.example", "*", ""])
 @pytest.mark.parametrize("method", ["OPTIONS", "GET"])
-def test_any_other_origin_is_refused(
-    method: str, origin: str, configured: str | None, world: ApiWorld
-) -> None:
+def test_any_other_origin_is_refused(method: str, origin: str, configured: str | None, world: ApiWorld) -> None:
     rooms = world.with_origin(configured) if configured else world.rooms
     with pytest.raises(Refusal) as caught:
         dispatch(request(method, "/v1/incidents", headers={"Origin": origin}), lambda _: caller(), rooms)
@@ -305,9 +291,7 @@ def test_our_own_pages_may_call_us(world: ApiWorld) -> None:
         ([("q", "a\nb")], "q"),
     ],
 )
-def test_a_query_that_cannot_be_meant_is_refused(
-    query: Sequence[tuple[str, str]], field: str, world: ApiWorld
-) -> None:
+def test_a_query_that_cannot_be_meant_is_refused(query: Sequence[tuple[str, str]], field: str, world: ApiWorld) -> None:
     found = refusal(world, "GET", "/v1/events", query=query)
     assert (found.status, found.code) == (400, "ERR_QUERY")
     assert [detail.field for detail in found.details] == [field]
@@ -374,9 +358,7 @@ def test_filters_narrow_events(query: Sequence[tuple[str, str]], senders: list[s
         ([("to", "2026-11-20T10:20:00Z")], [EXAMPLE_OTHER_INCIDENT]),
     ],
 )
-def test_filters_narrow_incidents(
-    query: Sequence[tuple[str, str]], found: list[str], world: ApiWorld
-) -> None:
+def test_filters_narrow_incidents(query: Sequence[tuple[str, str]], found: list[str], world: ApiWorld) -> None:
     assert ids(send(world, "GET", "/v1/incidents", query=query)) == found
 
 
@@ -415,10 +397,7 @@ def test_a_cursor_fits_its_own_query_and_project_only(world: ApiWorld) -> None:
     assert answer.meta is not None
     cursor = answer.meta["next_cursor"]
     assert (
-        send(
-            world, "GET", "/v1/events", query=[("limit", "3"), ("tag", "env:prod"), ("cursor", cursor)]
-        ).status
-        == 200
+        send(world, "GET", "/v1/events", query=[("limit", "3"), ("tag", "env:prod"), ("cursor", cursor)]).status == 200
     )
     assert send(world, "GET", "/events", query=[("tag", "env:prod"), ("cursor", cursor)]).status == 200
     world.store.reads = 0
@@ -451,9 +430,7 @@ def test_an_id_of_several_sources_is_ambiguous_until_one_is_named(world: ApiWorl
 
 
 def test_a_server_id_with_the_wrong_source_is_not_found(world: ApiWorld) -> None:
-    assert (
-        refusal(world, "GET", f"/v1/events/{EXAMPLE_EVENT}", query=[("source", "ci")]).code == "ERR_NOT_FOUND"
-    )
+    assert refusal(world, "GET", f"/v1/events/{EXAMPLE_EVENT}", query=[("source", "ci")]).code == "ERR_NOT_FOUND"
 
 
 def test_percent_encoding_of_an_id_is_undone_once(world: ApiWorld) -> None:
@@ -549,8 +526,7 @@ def test_a_stale_version_is_a_conflict(world: ApiWorld) -> None:
     assert refusal(world, "PATCH", INCIDENT, body=note | {"version": 9}).code == "ERR_CONFLICT"
     assert refusal(world, "PATCH", INCIDENT, body=note, headers={"If-Match": '"9"'}).code == "ERR_CONFLICT"
     assert (
-        refusal(world, "PATCH", INCIDENT, body=note | {"version": 1}, headers={"If-Match": '"9"'}).code
-        == "ERR_SCHEMA"
+        refusal(world, "PATCH", INCIDENT, body=note | {"version": 1}, headers={"If-Match": '"9"'}).code == "ERR_SCHEMA"
     )
     assert refusal(world, "PATCH", INCIDENT, body=note, headers={"If-Match": "abc"}).code == "ERR_SCHEMA"
     assert send(world, "PATCH", INCIDENT, body=note, headers={"If-Match": '"1"'}).headers["ETag"] == '"2"'
@@ -574,9 +550,7 @@ def test_a_merge_survives_in_the_earliest(world: ApiWorld) -> None:
         ([FOREIGN_INCIDENT], "ERR_NOT_FOUND"),
     ],
 )
-def test_a_merge_with_nothing_itself_or_others_is_refused(
-    others: list[str], code: str, world: ApiWorld
-) -> None:
+def test_a_merge_with_nothing_itself_or_others_is_refused(others: list[str], code: str, world: ApiWorld) -> None:
     before = picture(world)
     assert refusal(world, "POST", f"{INCIDENT}/merge", body={"incidents": others}).code == code
     assert picture(world) == before
@@ -753,6 +727,5 @@ def test_labels_are_escaped_in_metrics() -> None:
         ]
     )
     assert text == (
-        '# HELP a one\\nline\n# TYPE a gauge\na{x="q\\"\\\\\\n"} +Inf\na 0.5\n'
-        "# HELP b B.\n# TYPE b counter\nb 2\n"
+        '# HELP a one\\nline\n# TYPE a gauge\na{x="q\\"\\\\\\n"} +Inf\na 0.5\n# HELP b B.\n# TYPE b counter\nb 2\n'
     )

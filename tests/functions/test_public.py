@@ -96,9 +96,7 @@ def test_open_routes_are_only_read(path: str, static: Path) -> None:
     assert get(path, static, method="OPTIONS").headers == {"Allow": "GET, OPTIONS"}
 
 
-@pytest.mark.parametrize(
-    "route", [route for route in ROUTES if route.scope], ids=lambda route: route.operation_id
-)
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.scope], ids=lambda route: route.operation_id)
 def test_no_keyed_route_is_answered_here(route: Any, static: Path) -> None:
     with pytest.raises(Refusal) as caught:
         get(route.path.replace("{id}", "x"), static, method=route.method)

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-
 from tests.stack.conftest import Deployed, eventually
+
 from tocsin.aws import keys as table_keys
 from tocsin.aws.dead_letters import DeadLetters
 from tocsin.aws.delivery_store import DynamoNotifications
@@ -168,9 +168,7 @@ class Killer(threading.Thread):
         """A copy at once, while the worker still holds the message, and another one for later."""
         for body in self.random.sample(bodies, max(1, len(bodies) // 3)):
             for delay in (0, 3):
-                self.function.sqs.send_message(
-                    QueueUrl=self.function.queue, MessageBody=body, DelaySeconds=delay
-                )
+                self.function.sqs.send_message(QueueUrl=self.function.queue, MessageBody=body, DelaySeconds=delay)
             self.copies += 1
 
     def _maybe_kill(self, pid: int, stage: str) -> None:
@@ -228,9 +226,9 @@ def send(deployed: Deployed, key: str, run: Run) -> None:
 
 
 def depth(deployed: Deployed, output: str) -> int:
-    attributes = deployed.client("sqs").get_queue_attributes(
-        QueueUrl=deployed.outputs[output], AttributeNames=["All"]
-    )["Attributes"]
+    attributes = deployed.client("sqs").get_queue_attributes(QueueUrl=deployed.outputs[output], AttributeNames=["All"])[
+        "Attributes"
+    ]
     return int(attributes["ApproximateNumberOfMessages"]) + int(attributes["ApproximateNumberOfMessagesNotVisible"])
 
 
@@ -243,7 +241,9 @@ def settle(deployed: Deployed, project: str, killer: Killer) -> None:
         if killer.done() or time.monotonic() > deadline - 60:
             killer.stop.set()
         cursor = deployed.table.get(table_keys.cursor(project)) or {"n": 1}
-        busy = depth(deployed, "ScoreQueueUrl") + depth(deployed, "CorrelateQueueUrl") + depth(deployed, "NotifyQueueUrl")
+        busy = (
+            depth(deployed, "ScoreQueueUrl") + depth(deployed, "CorrelateQueueUrl") + depth(deployed, "NotifyQueueUrl")
+        )
         behind = deployed.ledger.head(project).n + 1 - cursor["n"]
         quiet = quiet + 1 if not busy and not behind else 0
         time.sleep(0.5)
@@ -302,7 +302,8 @@ def check(run: Run) -> None:
 
 def test_killed_workers_and_duplicates_store_each_event_once(deployed: Deployed, tmp_path: Path) -> None:
     run = chaos(deployed, tmp_path, broken=False)
-    print(f"kills that hit a running batch: {dict(Counter(run.kills))}; copies: {run.copies}; messages replayed from dead letters: {run.parked}")
+    print(f"kills that hit a running batch: {dict(Counter(run.kills))}")
+    print(f"copies: {run.copies}; messages replayed from dead letters: {run.parked}")
     assert len(run.kills) >= 20
     assert run.kills.count("claimed") >= 5
     assert run.copies >= 0.3 * EVENTS // PER_REQUEST
@@ -311,5 +312,5 @@ def test_killed_workers_and_duplicates_store_each_event_once(deployed: Deployed,
 
 def test_the_same_run_fails_without_the_commit_condition(deployed: Deployed, tmp_path: Path) -> None:
     run = chaos(deployed, tmp_path, broken=True)
-    with pytest.raises(AssertionError, match="twice|counter|incident"):
+    with pytest.raises(AssertionError, match=r"twice|counter|incident"):
         check(run)

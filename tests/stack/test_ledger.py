@@ -1,4 +1,4 @@
-"""The DynamoDB ledger keeps its promises on a real table: claims, tombstones, head, states across folds and processes."""
+"""The DynamoDB ledger keeps its promises on a real table: claims, tombstones, head, states across folds."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import uuid
 from typing import Any
 
 import pytest
-
 from tests.support.events import START_MS, stored_event
+
 from tocsin.aws import ledger as ledger_module
 from tocsin.aws.ledger import DynamoLedger
 from tocsin.signals.ports import Commit, CommitDead, HeadMoved
@@ -25,7 +25,9 @@ def make(deployed: Any) -> Any:
     return lambda: DynamoLedger(deployed.table, deployed.bucket, retention_days=7)
 
 
-def commit_of(ledger: DynamoLedger, project: str, commit_id: str, events: list[dict[str, Any]], **states: Any) -> Commit:
+def commit_of(
+    ledger: DynamoLedger, project: str, commit_id: str, events: list[dict[str, Any]], **states: Any
+) -> Commit:
     scored = [
         event | {"tier": "medium", "score": 0.5, "ruling_ms": START_MS, "fingerprint": "fp1_x"} for event in events
     ]
@@ -88,7 +90,7 @@ def test_large_segments_go_to_the_bucket_and_come_back_whole(make: Any, project:
     ledger = make()
     events = [stored_event(f"e{i}", body="".join(uuid.uuid4().hex for _ in range(20))) for i in range(40)]
     ledger.commit(project, commit_of(ledger, project, "cmt_a", events))
-    (number, row), = ledger.rows(project, 1, 5)
+    ((number, row),) = ledger.rows(project, 1, 5)
     assert number == 1
     assert row["s3"].startswith(f"segments/{project}/")
     assert [event["id"] for event in ledger.read(project, 1, 5)[0].events] == [event["id"] for event in events]

@@ -29,9 +29,7 @@ from tocsin.signals.topology import Topology
 NOW = clock.parse_rfc3339("2026-11-20T10:30:00Z")
 PROJECT, OTHER = "demo", "other"
 FOREIGN_INCIDENT = "inc_019a9f00-0000-7000-8000-00000000000f"
-ALL_SCOPES = frozenset(
-    f"{family}:*" for family in ("events", "incidents", "topology", "notify", "admin", "ingest")
-)
+ALL_SCOPES = frozenset(f"{family}:*" for family in ("events", "incidents", "topology", "notify", "admin", "ingest"))
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
@@ -150,9 +148,7 @@ class Store:
         return dict(event) | ({"incident_id": owner} if owner else {})
 
     # EventReader and IncidentReader: `page` is shared, so each is a view below
-    def event_page(
-        self, project: str, filters: EventFilters, position: Any, limit: int
-    ) -> Page[dict[str, Any]]:
+    def event_page(self, project: str, filters: EventFilters, position: Any, limit: int) -> Page[dict[str, Any]]:
         self.reads += 1
         ordered = self.log.get(project, [])[::-1]
         start, found = position or 0, []
@@ -165,21 +161,15 @@ class Store:
 
     def event(self, project: str, identity: str) -> dict[str, Any] | None:
         self.reads += 1
-        return next(
-            (self._public(one) for one in self.log.get(project, []) if one["event_id"] == identity), None
-        )
+        return next((self._public(one) for one in self.log.get(project, []) if one["event_id"] == identity), None)
 
     def by_sender_id(self, project: str, sender_id: str) -> list[dict[str, Any]]:
         self.reads += 1
         return [self._public(one) for one in self.log.get(project, []) if one["id"] == sender_id]
 
-    def incident_page(
-        self, project: str, filters: IncidentFilters, position: Any, limit: int
-    ) -> Page[Incident]:
+    def incident_page(self, project: str, filters: IncidentFilters, position: Any, limit: int) -> Page[Incident]:
         self.reads += 1
-        ordered = sorted(
-            self.held.get(project, {}).values(), key=lambda one: (one.opened_at, one.id), reverse=True
-        )
+        ordered = sorted(self.held.get(project, {}).values(), key=lambda one: (one.opened_at, one.id), reverse=True)
         ordered = [one for one in ordered if filters.matches(one) and (position is None or one.id < position)]
         more = len(ordered) > limit
         return Page(ordered[:limit], ordered[limit - 1].id if more else None, 1)
@@ -193,9 +183,7 @@ class Store:
         names = self.joined.get(identity, [])
         found = [one for one in self.log.get(project, []) if one["event_id"] in names]
         more = start + limit < len(found)
-        return Page(
-            [self._public(one) for one in found[start : start + limit]], start + limit if more else None, 1
-        )
+        return Page([self._public(one) for one in found[start : start + limit]], start + limit if more else None, 1)
 
     def overflow(self, project: str, identity: str) -> list[dict[str, Any]]:
         return []
@@ -214,9 +202,7 @@ class Store:
             case Change():
                 return [self._change(project, identity, operation)]
             case Merge():
-                made = incidents.merge(
-                    [own[one] for one in (identity, *others)], by=operation.actor, now=operation.at
-                )
+                made = incidents.merge([own[one] for one in (identity, *others)], by=operation.actor, now=operation.at)
                 self._write(project, made)
                 survivor = next(one for one in made.incidents.values() if one.merged_into is None)
                 return [survivor]
@@ -241,9 +227,7 @@ class Store:
         for step in steps:
             self._write(project, step(self.held[project][identity], **who))
         if change.verdict is not None:
-            self._write(
-                project, incidents.give_verdict(self.held[project][identity], verdict=change.verdict, **who)
-            )
+            self._write(project, incidents.give_verdict(self.held[project][identity], verdict=change.verdict, **who))
         if change.note is not None:
             self._write(project, incidents.note(self.held[project][identity], text=change.note, **who))
         return self.held[project][identity]
@@ -276,9 +260,7 @@ class Store:
     def document(self, project: str, name: str) -> tuple[int, Any]:
         return self.documents.get((project, name), (0, None))
 
-    def put_document(
-        self, project: str, name: str, value: Any, expected_version: int | None, now: int
-    ) -> int:
+    def put_document(self, project: str, name: str, value: Any, expected_version: int | None, now: int) -> int:
         current = self.document(project, name)[0]
         if expected_version not in (None, current):
             raise Refusal("ERR_CONFLICT", "The document changed meanwhile; read it again.")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from score_handler import handler as real_handler
+
 from tocsin.aws import ledger as ledger_module
 from tocsin.aws.ledger import DynamoLedger
 from tocsin.aws.table import Table, Write

@@ -82,9 +82,7 @@ class World:
             self.outbox[ref(new)] = new.wake_at
         return True
 
-    def get_record(
-        self, project: str, incident_id: str, seq: int, channel_id: str
-    ) -> NotificationRecord | None:
+    def get_record(self, project: str, incident_id: str, seq: int, channel_id: str) -> NotificationRecord | None:
         return self.records.get((project, incident_id, seq, channel_id))
 
     # BudgetStore
@@ -116,11 +114,7 @@ class World:
         return True
 
     def withheld(self, project: str, channel_id: str, start: int, end: int, limit: int) -> Sequence[Withheld]:
-        found = [
-            n
-            for n in self.notes
-            if (n.project, n.channel_id) == (project, channel_id) and start < n.at <= end
-        ]
+        found = [n for n in self.notes if (n.project, n.channel_id) == (project, channel_id) and start < n.at <= end]
         return sorted(found, key=lambda note: note.at)[:limit]
 
 
@@ -291,9 +285,7 @@ def webhook(name: str = "ops", project: str = "acme", **changes: Any) -> Channel
 
 
 def mailbox(name: str = "mail", project: str = "acme", **changes: Any) -> Channel:
-    base = Channel(
-        id=f"chn_{name}", project=project, kind="email", name=name, created_at=2, to=("duty@example.org",)
-    )
+    base = Channel(id=f"chn_{name}", project=project, kind="email", name=name, created_at=2, to=("duty@example.org",))
     return replace(base, **changes)
 
 

@@ -44,9 +44,7 @@ class World:
     # Surroundings
     def mappings(self) -> Sequence[SourceMapping]:
         self._ask("mappings")
-        return [
-            SourceMapping(name, f"id-{name}", state, self.changed_at) for name, state in self.states.items()
-        ]
+        return [SourceMapping(name, f"id-{name}", state, self.changed_at) for name, state in self.states.items()]
 
     def schedules(self) -> Sequence[Schedule]:
         self._ask("schedules")
@@ -66,11 +64,7 @@ class World:
 
     def lags(self, position: str | None, limit: int) -> tuple[Sequence[Lag], str | None]:
         self._ask("lags")
-        rest = [
-            lag
-            for lag in sorted(self.projects, key=lambda one: one.project)
-            if lag.project > (position or "")
-        ]
+        rest = [lag for lag in sorted(self.projects, key=lambda one: one.project) if lag.project > (position or "")]
         return rest[:limit], rest[limit - 1].project if len(rest) >= limit else None
 
     def leases(self) -> Sequence[Lease]:

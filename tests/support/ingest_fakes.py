@@ -69,9 +69,7 @@ def rest_event(
     path: str = "/v1/events",
 ) -> dict[str, Any]:
     """An API Gateway REST proxy event; bytes travel as base64, text as it is."""
-    sent = {"content-type": "application/json", "host": "api.example.com", "x-api-key": "k"} | dict(
-        headers or {}
-    )
+    sent = {"content-type": "application/json", "host": "api.example.com", "x-api-key": "k"} | dict(headers or {})
     sent = {name: value for name, value in sent.items() if value != ""}
     encoded = isinstance(body, bytes) if base64_encoded is None else base64_encoded
     return {

@@ -1,4 +1,4 @@
-"""In-memory stores and bus for the score and correlate stages, with a hook before and after every step that can fail."""
+"""In-memory stores and bus for the score and correlate stages, with a hook at every step that can fail."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ Hook = Callable[[str], None]
 
 
 class MemoryLedger:
-    """Same promises as the DynamoDB ledger. The `trust_…` switches break one promise each, for tests that must notice."""
+    """Same promises as the DynamoDB ledger. A `trust_…` switch breaks one, for tests that must notice."""
 
-    def __init__(self, hook: Hook = lambda step: None, *, trust_buried: bool = False, trust_owner: bool = False) -> None:
+    def __init__(
+        self, hook: Hook = lambda step: None, *, trust_buried: bool = False, trust_owner: bool = False
+    ) -> None:
         self.hook = hook
         self.trust_buried = trust_buried
         self.trust_owner = trust_owner

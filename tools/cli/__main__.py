@@ -131,10 +131,7 @@ def send(
     else:
         body = _event(source, kind, title or "", severity, entity, tags)
     answer = _api().call("POST", "/v1/events", body, headers=headers)["data"]
-    rows = [
-        [item["status"], str(item.get("event_id", "")), _problem(item.get("error"))]
-        for item in answer["items"]
-    ]
+    rows = [[item["status"], str(item.get("event_id", "")), _problem(item.get("error"))] for item in answer["items"]]
     _table(["status", "event", "why"], rows)
     if any(row[0] == "refused" for row in rows):
         sys.exit(1)
@@ -202,9 +199,7 @@ def explain(event_id: str, as_json: bool) -> None:
         return
     console.print(Text(f"{told['tier']} {told['score']:.6f}  {told['event_id']}", _STYLES[told["tier"]]))
     console.print(Text(told["text"]))
-    rows = [
-        [f"{one['micro_logits'] / 1e6:+.6f}", one["feature"], one["text"]] for one in told["contributions"]
-    ]
+    rows = [[f"{one['micro_logits'] / 1e6:+.6f}", one["feature"], one["text"]] for one in told["contributions"]]
     rows += [[f"{told['bias'] / 1e6:+.6f}", "bias", "where every event begins"]]
     rows += [[f"{told['logit'] / 1e6:+.6f}", "sum", "the logit that the score is made from, exactly"]]
     _table(["logit", "feature", "in words"], rows)
@@ -221,9 +216,7 @@ def explain(event_id: str, as_json: bool) -> None:
 @click.option("--tier", type=click.Choice(list(_STYLES)))
 @click.option("--json", "as_json", is_flag=True, help="Print the API's answer.")
 @_told
-def incidents(
-    incident_id: str | None, limit: int, status: str | None, tier: str | None, as_json: bool
-) -> None:
+def incidents(incident_id: str | None, limit: int, status: str | None, tier: str | None, as_json: bool) -> None:
     """Incidents, newest first; with INCIDENT_ID that one with its reasons, timeline and members."""
     api = _api()
     if incident_id:
@@ -251,9 +244,7 @@ def incidents(
 
 def _incident(one: dict[str, Any]) -> None:
     console.print(Text(f"{one['tier']} {one['score']:.2f}  {one['title']}", _STYLES[one["tier"]]))
-    console.print(
-        Text(f"{one['id']} · {one['status']} · {one['event_count']} events, {one['entity_count']} entities")
-    )
+    console.print(Text(f"{one['id']} · {one['status']} · {one['event_count']} events, {one['entity_count']} entities"))
     if one.get("root"):
         console.print(Text(f"likely origin: {one['root']['service']}: {', '.join(one['root']['why'])}"))
     _table(
@@ -263,10 +254,7 @@ def _incident(one: dict[str, Any]) -> None:
     console.print()
     _table(["time", "by", "timeline"], [[_clock(e["at"]), e["by"], e["text"]] for e in one["timeline"]])
     console.print()
-    members = [
-        [_clock(e["occurred_at"]), f"{e['score']:.2f}", e["event_id"], e["title"][:70]]
-        for e in one["members"]
-    ]
+    members = [[_clock(e["occurred_at"]), f"{e['score']:.2f}", e["event_id"], e["title"][:70]] for e in one["members"]]
     _table(["time", "score", "member", "title"], members)
 
 

@@ -80,9 +80,7 @@ class Api:
         except urllib.error.HTTPError as error:
             said = _document(error.read())
             problem = said.get("error") or {}
-            raise ApiError(
-                error.code, problem.get("code", "?"), problem.get("message", error.reason), said
-            ) from error
+            raise ApiError(error.code, problem.get("code", "?"), problem.get("message", error.reason), said) from error
         except (urllib.error.URLError, OSError) as error:
             raise ApiError(0, "ERR_UNREACHABLE", f"{self._url}: {error}") from error
 

@@ -46,10 +46,7 @@ def settle(clients: Clients, outputs: Outputs, retention_days: int, mail_from: s
     table, bucket = resources["Table"]["Properties"], resources["Bucket"]["Properties"]
     done = []
     dynamodb, name = clients("dynamodb"), outputs["TableName"]
-    if (
-        dynamodb.describe_time_to_live(TableName=name)["TimeToLiveDescription"]["TimeToLiveStatus"]
-        != "ENABLED"
-    ):
+    if dynamodb.describe_time_to_live(TableName=name)["TimeToLiveDescription"]["TimeToLiveStatus"] != "ENABLED":
         dynamodb.update_time_to_live(TableName=name, TimeToLiveSpecification=table["TimeToLiveSpecification"])
         done.append("expiry")
     backups = dynamodb.describe_continuous_backups(TableName=name)["ContinuousBackupsDescription"]
@@ -123,9 +120,7 @@ def seed(clients: Clients, outputs: Outputs, known: Mapping[str, Any]) -> tuple[
         text = str(known.get(name) or keys.mint()[0])
         parsed = keys.parse(text)
         if parsed is None:
-            raise ValueError(
-                f"{name} in the contract file is not an API key: delete the file and run make up again"
-            )
+            raise ValueError(f"{name} in the contract file is not an API key: delete the file and run make up again")
         record = KeyRecord(
             key_id=parsed.key_id,
             project=seeded["project"],
@@ -169,9 +164,7 @@ def start_ticking(clients: Clients, outputs: Outputs) -> None:
 
 def main() -> None:
     """Bootstrap a stack on AWS (or wherever the environment's AWS settings point) and print the keys once."""
-    parser = argparse.ArgumentParser(
-        description="Generate secrets and the first project of a deployed stack."
-    )
+    parser = argparse.ArgumentParser(description="Generate secrets and the first project of a deployed stack.")
     parser.add_argument("--stack", required=True)
     arguments = parser.parse_args()
 

@@ -15,9 +15,7 @@ ARTIFACTS = "tocsin-artifacts"
 BUILD_TAG = "tocsin:build"
 MAIL_FROM = "tocsin@example.com"
 #: A stack that never came to be must be deleted before it can be made.
-STILLBORN = frozenset(
-    {"CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED", "REVIEW_IN_PROGRESS"}
-)
+STILLBORN = frozenset({"CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED", "REVIEW_IN_PROGRESS"})
 
 
 def client(home: Home, service: str) -> Any:
@@ -74,11 +72,7 @@ def deploy(home: Home, template: Path, fingerprint: str) -> str:
         cloudformation.get_waiter("stack_delete_complete").wait(StackName=STACK, WaiterConfig={"Delay": 1})
         stack = None
     tags = {tag["Key"]: tag["Value"] for tag in stack.get("Tags", [])} if stack else {}
-    if (
-        stack
-        and tags.get(BUILD_TAG) == wanted
-        and stack["StackStatus"] in {"CREATE_COMPLETE", "UPDATE_COMPLETE"}
-    ):
+    if stack and tags.get(BUILD_TAG) == wanted and stack["StackStatus"] in {"CREATE_COMPLETE", "UPDATE_COMPLETE"}:
         return "unchanged"
     client(home, "s3").create_bucket(Bucket=ARTIFACTS)
     run_sam(

@@ -60,17 +60,13 @@ def start(home: Home) -> bool:
     """Start the emulator; False when it runs already. Raises LocalError when something else has the port."""
     found = _holder(home)
     if found and found[1] != home.port:
-        raise LocalError(
-            f"this stack runs on port {found[1]}: set TOCSIN_PORT={found[1]}, or run make down first"
-        )
+        raise LocalError(f"this stack runs on port {found[1]}: set TOCSIN_PORT={found[1]}, or run make down first")
     if found:
         return False
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         if probe.connect_ex(("127.0.0.1", home.port)) == 0:
             who = "another MiniStack" if healthy(home) else "another program"
-            raise LocalError(
-                f"port {home.port} is taken by {who}: stop it, or choose another with TOCSIN_PORT=<port>"
-            )
+            raise LocalError(f"port {home.port} is taken by {who}: stop it, or choose another with TOCSIN_PORT=<port>")
     shutil.rmtree(home.folder / "emulator" / "tmp", ignore_errors=True)
     python = SHARED / "ministack" / "bin" / "python"
     pid_file, log = home.folder / "emulator.pid", home.folder / "emulator.log"

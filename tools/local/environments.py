@@ -25,9 +25,7 @@ def _stamp(lock: Path) -> str:
 
 
 def _run(*command: str | Path) -> None:
-    done = subprocess.run(
-        [str(part) for part in command], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"tocsin: {' '.join(map(str, command[:4]))} failed\n{done.stdout}{done.stderr}")
 

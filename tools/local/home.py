@@ -64,9 +64,7 @@ def current(environment: dict[str, str] | None = None) -> Home:
     env = dict(os.environ) if environment is None else environment
     target = env.get("TARGET") or "ministack"
     if target not in {"ministack", "localstack"}:
-        raise LocalError(
-            f"TARGET={target} is unknown: use ministack (default) or localstack, or sam deploy for AWS"
-        )
+        raise LocalError(f"TARGET={target} is unknown: use ministack (default) or localstack, or sam deploy for AWS")
     raw = env.get("TOCSIN_PORT") or "4566"
     if not raw.isdigit() or not 1024 <= int(raw) <= 65535 - RECEIVER_OFFSET:
         raise LocalError(f"TOCSIN_PORT={raw} is not a port between 1024 and {65535 - RECEIVER_OFFSET}")

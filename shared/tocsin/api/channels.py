@@ -21,9 +21,7 @@ def list_channels(call: Call, rooms: ApiRooms) -> Answer:
 def create_channel(call: Call, rooms: ApiRooms) -> Answer:
     """A new channel, with its secret this once."""
     made = rooms.channels.create(call.project, call.document, rooms.now())
-    return Answer(
-        data=made, status=201, headers={**etag(made["version"]), "Location": f"/v1/channels/{made['id']}"}
-    )
+    return Answer(data=made, status=201, headers={**etag(made["version"]), "Location": f"/v1/channels/{made['id']}"})
 
 
 def get_channel(call: Call, rooms: ApiRooms) -> Answer:

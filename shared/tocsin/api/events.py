@@ -28,9 +28,7 @@ def list_events(call: Call, rooms: ApiRooms) -> Answer:
         status=query.get("status"),
         words=split_words(query.get("q", "")),
     )
-    return call.listing(
-        rooms, asdict(filters), lambda at, limit: rooms.events.page(call.project, filters, at, limit)
-    )
+    return call.listing(rooms, asdict(filters), lambda at, limit: rooms.events.page(call.project, filters, at, limit))
 
 
 def find(call: Call, rooms: ApiRooms) -> Json:
@@ -42,9 +40,7 @@ def find(call: Call, rooms: ApiRooms) -> Json:
         event = rooms.events.get(call.project, call.id)
         if event is not None and source in (None, event["source"]):
             return event
-    found = [
-        one for one in rooms.events.by_sender_id(call.project, call.id) if source in (None, one["source"])
-    ]
+    found = [one for one in rooms.events.by_sender_id(call.project, call.id) if source in (None, one["source"])]
     if not found:
         not_found()
     if len(found) > 1:

@@ -48,14 +48,11 @@ def shown(incident: Incident) -> Json:
         "last_event_at": at(incident.last),
         "event_count": incident.events,
         "entity_count": incident.entity_count() + incident.entity_overflow,
-        "entities": sorted(incident.entities, key=lambda name: (-incident.entities[name], name))[
-            :MAX_ENTITIES
-        ],
+        "entities": sorted(incident.entities, key=lambda name: (-incident.entities[name], name))[:MAX_ENTITIES],
         "sources": sorted(incident.sources),
         "tags": incident.tags,
         "services": [
-            {"service": name, "first_event_at": at(first), "events": events}
-            for name, (first, events) in services
+            {"service": name, "first_event_at": at(first), "events": events} for name, (first, events) in services
         ],
         "root": incident.root,
         "reasons": [{"text": text, "weight": weight, "count": count} for weight, text, count in links],
@@ -125,9 +122,7 @@ def merge_incidents(call: Call, rooms: ApiRooms) -> Answer:
     others = tuple(dict.fromkeys(body.incidents))
     if call.id in others:
         fix = "name other incidents than the one in the path"
-        raise Refusal(
-            "ERR_SCHEMA", "An incident is not merged with itself.", [Detail("incidents", "other", fix)]
-        )
+        raise Refusal("ERR_SCHEMA", "An incident is not merged with itself.", [Detail("incidents", "other", fix)])
     merge = Merge(call.principal.key_id, rooms.now(), others, body.note)
     return _changed(rooms.writer.apply(call.project, call.id, merge, call.expected_version(body.version))[0])
 

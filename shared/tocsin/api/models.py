@@ -99,15 +99,9 @@ class IncidentSplit(Body):
 class TopologyService(Body):
     """One service; every field may be left out."""
 
-    deps: list[ServiceName] = Field(
-        default_factory=list, max_length=50, description="What it calls or needs."
-    )
-    nodes: list[ServiceName] = Field(
-        default_factory=list, max_length=16, description="Hosts it shares with others."
-    )
-    criticality: float = Field(
-        default=0.5, ge=0, le=1, description="0 (nobody notices) to 1 (the business stops)."
-    )
+    deps: list[ServiceName] = Field(default_factory=list, max_length=50, description="What it calls or needs.")
+    nodes: list[ServiceName] = Field(default_factory=list, max_length=16, description="Hosts it shares with others.")
+    criticality: float = Field(default=0.5, ge=0, le=1, description="0 (nobody notices) to 1 (the business stops).")
     team: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=_VISIBLE)] | None = None
     labels: dict[Label, LabelText] = Field(default_factory=dict, max_length=20)
 
@@ -141,9 +135,7 @@ class ChannelInput(Body):
     READONLY = _CHANNEL_READONLY
     kind: Literal["webhook", "email"]
     name: Name
-    url: str | None = Field(
-        default=None, min_length=1, max_length=2048, description="https address to post to."
-    )
+    url: str | None = Field(default=None, min_length=1, max_length=2048, description="https address to post to.")
     to: list[Annotated[str, StringConstraints(max_length=254)]] | None = Field(
         default=None, min_length=1, max_length=10, description="Addresses to write to."
     )
@@ -156,9 +148,7 @@ class ChannelChange(Body):
     """At least one field; what is left out stays."""
 
     READONLY = _CHANNEL_READONLY
-    kind: Literal["webhook", "email"] | None = Field(
-        default=None, description="May be repeated, never changed."
-    )
+    kind: Literal["webhook", "email"] | None = Field(default=None, description="May be repeated, never changed.")
     name: Name | None = None
     url: str | None = Field(default=None, min_length=1, max_length=2048)
     to: list[Annotated[str, StringConstraints(max_length=254)]] | None = Field(

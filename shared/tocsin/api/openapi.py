@@ -90,9 +90,7 @@ def document(answers: Answers) -> Json:
 
 
 def _schemas() -> Json:
-    requests: list[type[Any]] = [
-        getattr(models, str(route.request)) for route in ROUTES if _is_model(route.request)
-    ]
+    requests: list[type[Any]] = [getattr(models, str(route.request)) for route in ROUTES if _is_model(route.request)]
     shapes: list[type[Any]] = [
         getattr(responses, route.response) for route in ROUTES if hasattr(responses, route.response)
     ]
@@ -255,9 +253,7 @@ def _parameters(route: Route) -> list[Json]:
         found.append(made)
     if route.request is not None and "ERR_CONFLICT" in route.refusals and _is_model(route.request):
         meaning = 'ETag that was read, such as "3"; 409 when it is no longer current.'
-        found.append(
-            {"name": "If-Match", "in": "header", "description": meaning, "schema": {"type": "string"}}
-        )
+        found.append({"name": "If-Match", "in": "header", "description": meaning, "schema": {"type": "string"}})
     return found
 
 
@@ -290,9 +286,7 @@ def _request_body(route: Route) -> Json:
             "application/json": {"schema": {"anyOf": [one, many]}, "examples": shown},
             "application/x-ndjson": {"schema": {"type": "string", "description": "One event per line."}},
             "application/cloudevents+json": {"schema": cloud},
-            "application/cloudevents-batch+json": {
-                "schema": {"type": "array", "items": cloud, "maxItems": 500}
-            },
+            "application/cloudevents-batch+json": {"schema": {"type": "array", "items": cloud, "maxItems": 500}},
         }
     return {"required": True, "content": content}
 

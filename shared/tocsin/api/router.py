@@ -72,9 +72,7 @@ def _value(param: Param, text: str) -> Any:
             try:
                 return clock.parse_rfc3339(text)
             except ValueError:
-                _bad_query(
-                    name, "rfc3339", f"send a date-time with offset such as {param.example}; write + as %2B"
-                )
+                _bad_query(name, "rfc3339", f"send a date-time with offset such as {param.example}; write + as %2B")
         case "limit":
             if not re.fullmatch("[0-9]{1,3}", text, re.ASCII) or not 1 <= int(text) <= MAX_LIMIT:
                 _bad_query(name, "range", f"send an integer from 1 to {MAX_LIMIT}")
@@ -128,9 +126,7 @@ def read_body(route: Route, request: Request) -> tuple[models.Body | None, Any]:
     if body.format != "json":
         fix = "send application/json"
         detail = Detail("content-type", "media-type", fix)
-        raise Refusal(
-            "ERR_CONTENT_TYPE", "This route takes JSON.", [detail], {"Accept-Post": "application/json"}
-        )
+        raise Refusal("ERR_CONTENT_TYPE", "This route takes JSON.", [detail], {"Accept-Post": "application/json"})
     model: type[models.Body] = getattr(models, route.request)
     value = strict_json.read(body.data, model.LIMITS)
     return models.validate(model, value), value

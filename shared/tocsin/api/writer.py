@@ -36,9 +36,7 @@ class IncidentOperations:
     else.
     """
 
-    def __init__(
-        self, worker: CorrelateWorker, members: Members, topologies: TopologyReader, policy: Policy
-    ) -> None:
+    def __init__(self, worker: CorrelateWorker, members: Members, topologies: TopologyReader, policy: Policy) -> None:
         self._worker = worker
         self._members = members
         self._topologies = topologies
@@ -132,9 +130,7 @@ class IncidentOperations:
                 text = operation.note
                 _add(
                     effects,
-                    correlation.note(
-                        old, by=operation.actor, now=operation.at, text=text, policy=self._policy
-                    ),
+                    correlation.note(old, by=operation.actor, now=operation.at, text=text, policy=self._policy),
                 )
             return effects
 
@@ -154,9 +150,7 @@ class IncidentOperations:
         """Members to move and members to keep, as signals."""
         places = self._members.places(project, incident, MAX_MEMBERS)
         if len(places) > MAX_MEMBERS:
-            raise Refusal(
-                "ERR_BATCH_TOO_LARGE", f"an incident of more than {MAX_MEMBERS} events cannot be split"
-            )
+            raise Refusal("ERR_BATCH_TOO_LARGE", f"an incident of more than {MAX_MEMBERS} events cannot be split")
         signals = {
             event["event_id"]: correlation.signal_of(event, n, i, topology)
             for (n, i), event in self._members.own(project, incident.id, places)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import boto3
@@ -17,7 +17,7 @@ CONFIG = Config(
 )
 
 
-@lru_cache(maxsize=None)
+@cache
 def client(service: str) -> Any:
     """The client of one AWS service, honouring AWS_ENDPOINT_URL."""
     return boto3.client(service, config=CONFIG)  # type: ignore[call-overload]

@@ -131,9 +131,7 @@ class DeadLetters:
         if taken:
             self._sqs.delete_message_batch(
                 QueueUrl=self._dead,
-                Entries=[
-                    {"Id": str(i), "ReceiptHandle": one["ReceiptHandle"]} for i, one in enumerate(taken)
-                ],
+                Entries=[{"Id": str(i), "ReceiptHandle": one["ReceiptHandle"]} for i, one in enumerate(taken)],
             )
         return {one["MessageId"] for one in taken}
 

@@ -145,11 +145,7 @@ class DynamoNotifications:
         cursor: str | None = None,
         now: int,
     ) -> Page:
-        rows = (
-            self._of_incident(project, incident_id, cursor)
-            if incident_id
-            else self._of_days(project, cursor, now)
-        )
+        rows = self._of_incident(project, incident_id, cursor) if incident_id else self._of_days(project, cursor, now)
         found: list[NotificationRecord] = []
         scanned = 0
         for position, row in rows:
@@ -160,12 +156,8 @@ class DynamoNotifications:
                 return Page(found, position, scanned)
         return Page(found, None, scanned)
 
-    def _of_incident(
-        self, project: str, incident_id: str, cursor: str | None
-    ) -> Iterator[tuple[str, Row | None]]:
-        rows = self._table.query(
-            keys.notification_partition(project, incident_id), high=cursor, newest_first=True
-        )
+    def _of_incident(self, project: str, incident_id: str, cursor: str | None) -> Iterator[tuple[str, Row | None]]:
+        rows = self._table.query(keys.notification_partition(project, incident_id), high=cursor, newest_first=True)
         return ((row["sk"], row) for row in rows if row["sk"] != cursor)
 
     def _of_days(self, project: str, cursor: str | None, now: int) -> Iterator[tuple[str, Row | None]]:
@@ -177,10 +169,7 @@ class DynamoNotifications:
             pk = keys.notification_day(project, keys.day(day_at))
             pointers = self._table.query(pk, high=cursor, newest_first=True)
             for group in _groups((row for row in pointers if row["sk"] != cursor), 25):
-                at = [
-                    keys.notification(project, row["incident_id"], row["seq"], row["channel_id"])
-                    for row in group
-                ]
+                at = [keys.notification(project, row["incident_id"], row["seq"], row["channel_id"]) for row in group]
                 rows = self._table.batch_get(at)
                 yield from ((row["sk"], rows.get(key)) for row, key in zip(group, at, strict=True))
             cursor = None
@@ -232,9 +221,7 @@ class DynamoChannels:
 
     def delete(self, project: str, channel_id: str, expected_version: int) -> bool:
         try:
-            self._table.delete(
-                keys.channel(project, channel_id), condition="version = :was", was=expected_version
-            )
+            self._table.delete(keys.channel(project, channel_id), condition="version = :was", was=expected_version)
         except ConditionFailed:
             return False
         return True

@@ -99,4 +99,3 @@ class DynamoIncidentReader:
                 if len(places) > most:
                     return places
         return places
-

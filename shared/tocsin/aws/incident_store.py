@@ -90,9 +90,7 @@ class DynamoIncidentStore:
         except ConditionFailed as failure:
             raise HeadMoved(project) from failure
 
-    def _effect_writes(
-        self, project: str, effects: Effects, version: int, now: int, expiry: int
-    ) -> Iterator[Write]:
+    def _effect_writes(self, project: str, effects: Effects, version: int, now: int, expiry: int) -> Iterator[Write]:
         put = self._table.put_write
         for incident_id, incident in effects.incidents.items():
             packed = pack(incident.to_row())
@@ -135,15 +133,13 @@ class DynamoIncidentStore:
     def member_rows(
         self, project: str, incident_id: str, low: str | None = None, limit: int | None = None
     ) -> list[tuple[str, list[Member]]]:
-        """Events that joined an incident, in the order they did: (sort key, [(commit number, index), …]) from `low` on."""
+        """Events that joined an incident, in that order, from `low` on: (sort key, [(commit number, index), …])."""
         rows = self._table.query(keys.member_partition(project, incident_id), low=low, limit=limit)
         return [(row["sk"], [(n, i) for n, i in unpack(row["z"])]) for row in rows]
 
     def listed(self, project: str, yyyymmdd: str, before: str | None = None) -> Iterator[Incident]:
         """Incidents whose id is of one day, newest first, strictly before id `before` when given."""
-        rows = self._table.query(
-            keys.incident_day(project, yyyymmdd), high=before, newest_first=True, consistent=False
-        )
+        rows = self._table.query(keys.incident_day(project, yyyymmdd), high=before, newest_first=True, consistent=False)
         return (_incident(row) for row in rows if row["sk"] != before)
 
     def open_summaries(self, project: str, limit: int) -> list[dict[str, Any]]:
@@ -161,9 +157,7 @@ class DynamoIncidentStore:
 
     def overflow(self, project: str, incident_id: str, limit: int = 200) -> list[dict[str, Any]]:
         """Timeline entries that no longer fit the incident's row: the newest `limit` of them, oldest first."""
-        rows = self._table.query(
-            keys.timeline_partition(project, incident_id), newest_first=True, limit=limit
-        )
+        rows = self._table.query(keys.timeline_partition(project, incident_id), newest_first=True, limit=limit)
         return [unpack(row["z"]) for row in rows][::-1]
 
 

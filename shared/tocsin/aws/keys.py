@@ -1,4 +1,4 @@
-"""The one builder of table keys. Every partition begins `p#<project>#`, so isolation is a prefix and policies can use it.
+"""The one builder of table keys. Every partition begins `p#<project>#`, so isolation is a prefix.
 
 Global partitions (no project in front) are the ones in GLOBAL and no others; a test holds this list.
 Numbers inside keys are zero-padded, so that string order is number order.

@@ -87,9 +87,7 @@ class DynamoLedger:
 
     # marks
     def claim(self, project: str, commit_id: str, digests: Mapping[str, bytes], now: int) -> dict[str, Mark]:
-        statement = (
-            f"INSERT INTO \"{self._table.name}\" VALUE {{'pk': ?, 'sk': ?, 'c': ?, 'd': ?, 'at': ?, 'exp': ?}}"
-        )
+        statement = f"INSERT INTO \"{self._table.name}\" VALUE {{'pk': ?, 'sk': ?, 'c': ?, 'd': ?, 'at': ?, 'exp': ?}}"
         expiry = self._expiry(now)
         taken = []
         outcome = self._table.statements(
@@ -117,8 +115,7 @@ class DynamoLedger:
         marks = self.marks(project, event_ids, consistent=False)
         statuses = self.statuses(project, {mark.commit_id for mark in marks.values()})
         return {
-            event_id: (mark.digest.hex(), statuses[mark.commit_id] == "committed")
-            for event_id, mark in marks.items()
+            event_id: (mark.digest.hex(), statuses[mark.commit_id] == "committed") for event_id, mark in marks.items()
         }
 
     def projects(self) -> Iterator[str]:
@@ -308,7 +305,7 @@ class DynamoLedger:
         return warm
 
     def _fetch(self, project: str, warm: _Warm, hot: Collection[bytes], full: Collection[bytes]) -> None:
-        """Bucket rows and single rows behind keys that no delta answers. Rows newer than the deltas are equal to them."""
+        """Rows behind keys that no delta answers. A row that was folded later than the deltas is equal to them."""
         buckets = {_bucket(key) for key in hot if key not in warm.hot} - warm.buckets.keys()
         singles = {key for key in full if key not in warm.full} - warm.singles.keys()
         by_bucket = {keys.state_bucket(project, bucket): bucket for bucket in buckets}
@@ -372,7 +369,7 @@ class DynamoLedger:
             values = f"INSERT INTO \"{self._table.name}\" VALUE {{'pk': ?, 'sk': ?, 'z': ?, 'm': ?, 'exp': ?}}"
             return values, (*key, data, n, expiry)
         return (
-            f'UPDATE "{self._table.name}" SET z = ? SET m = ? SET exp = ? WHERE pk = ? AND sk = ? AND m = ?',
+            f'UPDATE "{self._table.name}" SET z = ? SET m = ? SET exp = ? WHERE pk = ? AND sk = ? AND m = ?',  # noqa: S608
             (data, n, expiry, *key, old["m"]),
         )
 

@@ -72,9 +72,7 @@ class SmtpMail:
         if refused:
             # Sending again would reach the others twice; who was refused is on the record as an error of a
             # success.
-            return SendResult(
-                250, f"SMTP: {len(refused)} of {len(to)} recipients were refused", ms=_ms(started)
-            )
+            return SendResult(250, f"SMTP: {len(refused)} of {len(to)} recipients were refused", ms=_ms(started))
         return SendResult(250, ms=_ms(started))
 
 

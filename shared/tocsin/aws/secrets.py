@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-from functools import lru_cache
+from functools import cache
 
 from tocsin.aws.clients import client
 from tocsin.kernel.errors import Retry
 
 
-@lru_cache(maxsize=None)
+@cache
 def secret(name: str) -> bytes:
     """32 bytes kept as base64 under `name` (ARN or name). Raises Retry while bootstrap has not set it."""
     text = client("secretsmanager").get_secret_value(SecretId=name).get("SecretString", "")

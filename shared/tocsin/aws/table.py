@@ -156,7 +156,7 @@ class Table:
         limit: int | None = None,
         consistent: bool = True,
     ) -> Iterator[Row]:
-        """Rows of one partition in sort-key order, `low` and `high` inclusive; pages are fetched as they are consumed."""
+        """Rows of one partition in sort-key order, `low` and `high` inclusive; pages are fetched as needed."""
         condition, values = "pk = :pk", {":pk": {"S": pk}}
         if prefix is not None:
             condition += " AND begins_with(sk, :prefix)"
@@ -237,9 +237,7 @@ class Table:
                 raise Retry("table writes are throttled")
 
     # transactions
-    def put_write(
-        self, key: Key, row: Mapping[str, Any], *, condition: str | None = None, **values: Any
-    ) -> Write:
+    def put_write(self, key: Key, row: Mapping[str, Any], *, condition: str | None = None, **values: Any) -> Write:
         return Write({"Put": self._guarded({"Item": to_item(key, row)}, condition, values)})
 
     def delete_write(self, key: Key, *, condition: str | None = None, **values: Any) -> Write:
@@ -271,9 +269,7 @@ class Table:
             arguments["ConditionExpression"] = update.condition
         return Write({"Update": arguments})
 
-    def _guarded(
-        self, arguments: dict[str, Any], condition: str | None, values: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def _guarded(self, arguments: dict[str, Any], condition: str | None, values: Mapping[str, Any]) -> dict[str, Any]:
         arguments["TableName"] = self.name
         if condition:
             arguments["ConditionExpression"] = condition
@@ -282,7 +278,7 @@ class Table:
         return arguments
 
     def transact(self, writes: Sequence[Write]) -> None:
-        """All or nothing. Raises ConditionFailed with the failing positions; conflicts and throttles are retried here."""
+        """All or nothing. Raises ConditionFailed with the failing positions; conflicts and throttles are retried."""
         items = [write.operation for write in writes]
         for attempt in range(_ATTEMPTS):
             try:

@@ -156,9 +156,7 @@ class StackRepairs:
 
     def tick(self, queue: str, delays_s: Sequence[int], now: int) -> None:
         with _answered(f"ticks for {queue}"):
-            self._ticked[queue].send_many(
-                [({"tick": {"at": now + delay * clock.SECOND}}, delay) for delay in delays_s]
-            )
+            self._ticked[queue].send_many([({"tick": {"at": now + delay * clock.SECOND}}, delay) for delay in delays_s])
 
     def release(self, lease: Lease) -> bool:
         return self._leases.release(lease)
@@ -191,9 +189,7 @@ class Leases:
         """False when somebody else has taken it meanwhile."""
         with _answered(f"lease {lease.name}"):
             try:
-                self._table.delete(
-                    keys.lease(lease.name), condition="version = :version", version=lease.version
-                )
+                self._table.delete(keys.lease(lease.name), condition="version = :version", version=lease.version)
             except ConditionFailed:
                 return False
         return True

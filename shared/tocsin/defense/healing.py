@@ -222,9 +222,7 @@ class Supervisor:
             if rule.state == "DISABLED":
                 text = f"the rule {rule.name} is disabled: nothing comes from it"
                 enable = partial(self._repairs.enable_schedule, rule)
-                look.findings.append(
-                    Finding(target, "disabled", text, "error", action="enable", repair=enable)
-                )
+                look.findings.append(Finding(target, "disabled", text, "error", action="enable", repair=enable))
             elif rule.state == "MISSING":
                 text = f"there is no rule {rule.name}: deploy the stack again"
                 look.findings.append(Finding(target, "missing", text, "error"))
@@ -393,9 +391,7 @@ class Supervisor:
         record = episode["record"]
         if episode["told"] >= level or record["outcome"] == "found":
             return
-        severity = (
-            "critical" if record["outcome"] == "paged" and finding.severity == "error" else finding.severity
-        )
+        severity = "critical" if record["outcome"] == "paged" and finding.severity == "error" else finding.severity
         try:
             self._events.send(_event(record, finding.text, severity, "firing", level), now)
         except Retry:
@@ -424,9 +420,7 @@ class Supervisor:
         """Keep the memory as small as what is wrong."""
         first = now - self._policy.window_ms
         memory.samples = {name: samples for name, samples in memory.samples.items() if any(samples)}
-        memory.repairs = _kept(
-            {name: [at for at in times if at > first] for name, times in memory.repairs.items()}
-        )
+        memory.repairs = _kept({name: [at for at in times if at > first] for name, times in memory.repairs.items()})
         memory.paged = {name: at for name, at in memory.paged.items() if at > first}
         memory.numbers = {name: n for name, n in memory.numbers.items() if n}
         memory.open = {name: one for name, one in memory.open.items() if now - one["seen_at"] < _FORGET_MS}

@@ -56,9 +56,7 @@ def take_one(tat: int, budget: PushBudget, now_us: int, critical: bool, cost: in
     return (wait, tat) if wait > 0 else (0, after)
 
 
-def take(
-    state: BudgetState, budgets: Mapping[str, PushBudget], now_ms: int, *, critical: bool, cost: int = 1
-) -> Grant:
+def take(state: BudgetState, budgets: Mapping[str, PushBudget], now_ms: int, *, critical: bool, cost: int = 1) -> Grant:
     """Takes `cost` from every bucket of `budgets`, or from none. Buckets that are full again are dropped from
     the state.
     """

@@ -62,15 +62,11 @@ def parse_channel(project: str, body: Any, now: int, check_url: CheckUrl) -> Cha
 def patch_channel(channel: Channel, body: Any, check_url: CheckUrl) -> Channel:
     """The channel after a client's partial change. Enabling it again forgets why it was disabled."""
     if not isinstance(body, Mapping) or not body:
-        raise refuse(
-            [Detail("", "must be an object with at least one field", "send what to change")], "not a change"
-        )
+        raise refuse([Detail("", "must be an object with at least one field", "send what to change")], "not a change")
     details = []
     if "kind" in body and body["kind"] != channel.kind:
         details.append(Detail("kind", "cannot change", "create another channel"))
-    changed = _apply(
-        channel, {name: value for name, value in body.items() if name != "kind"}, details, check_url
-    )
+    changed = _apply(channel, {name: value for name, value in body.items() if name != "kind"}, details, check_url)
     if body.get("enabled") is True:
         changed = replace(changed, disabled_reason=None, failing_since=None)
     return replace(changed, version=channel.version + 1)
@@ -109,16 +105,9 @@ def _apply(channel: Channel, body: Mapping[str, Any], details: list[Detail], che
 def _url(value: Any, channel: Channel, details: list[Detail]) -> str | None:
     if channel.kind != "webhook":
         details.append(Detail("url", "belongs to webhook channels", "remove it"))
-    elif (
-        not isinstance(value, str)
-        or not 1 <= len(value) <= MAX_URL
-        or not value.isascii()
-        or not value.isprintable()
-    ):
+    elif not isinstance(value, str) or not 1 <= len(value) <= MAX_URL or not value.isascii() or not value.isprintable():
         details.append(
-            Detail(
-                "url", f"must be an absolute URL of at most {MAX_URL} ASCII characters", "send an https URL"
-            )
+            Detail("url", f"must be an absolute URL of at most {MAX_URL} ASCII characters", "send an https URL")
         )
     else:
         return value
@@ -129,15 +118,11 @@ def _recipients(value: Any, channel: Channel, details: list[Detail]) -> tuple[st
     if channel.kind != "email":
         details.append(Detail("to", "belongs to email channels", "remove it"))
     elif not isinstance(value, list) or not 1 <= len(value) <= MAX_RECIPIENTS:
-        details.append(
-            Detail("to", f"must be a list of 1 to {MAX_RECIPIENTS} addresses", 'send ["name@example.org"]')
-        )
+        details.append(Detail("to", f"must be a list of 1 to {MAX_RECIPIENTS} addresses", 'send ["name@example.org"]'))
     else:
         for index, item in enumerate(value):
             if not isinstance(item, str) or len(item) > 254 or not _ADDRESS.fullmatch(item):
-                details.append(
-                    Detail(f"to[{index}]", "is not a plain ASCII e-mail address", "send name@example.org")
-                )
+                details.append(Detail(f"to[{index}]", "is not a plain ASCII e-mail address", "send name@example.org"))
         return tuple(dict.fromkeys(item for item in value if isinstance(item, str)))
     return ()
 

@@ -85,9 +85,7 @@ class Digester:
             sent.append(self._finish(channel, begun, late=False))
         return [record for record in sent if record]
 
-    def _begin(
-        self, channel: Channel, ledger: DigestLedger | None, slot: int, end: int
-    ) -> DigestLedger | None:
+    def _begin(self, channel: Channel, ledger: DigestLedger | None, slot: int, end: int) -> DigestLedger | None:
         """Moves the ledger to `slot`, closing the time up to `end`; None when another worker was first."""
         start = channel.created_at - 1 if ledger is None else ledger.end
         begun = DigestLedger(

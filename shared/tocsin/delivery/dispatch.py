@@ -126,15 +126,9 @@ class Dispatcher:
             seq, channel_id = int(reference["seq"]), str(reference["channel_id"])
             wake_at = reference.get("wake_at")
         except (KeyError, TypeError, ValueError) as error:
-            raise Refusal(
-                "ERR_SCHEMA", f"not a reference to a notification: {type(error).__name__}"
-            ) from error
+            raise Refusal("ERR_SCHEMA", f"not a reference to a notification: {type(error).__name__}") from error
         record = self._ports.notifications.get(project, incident_id, seq, channel_id)
-        return (
-            None
-            if record is None
-            else self.resume(record, called=wake_at is not None and wake_at == record.wake_at)
-        )
+        return None if record is None else self.resume(record, called=wake_at is not None and wake_at == record.wake_at)
 
     def send_test(self, channel: Channel, trace_id: str) -> NotificationRecord:
         """One attempt of a test message, outside rules and budgets; the record tells what came of it."""
@@ -159,9 +153,7 @@ class Dispatcher:
         )
         return self.announce(record, channel)
 
-    def dry_run(
-        self, project: str, fact: Mapping[str, Any], routing: Routing | None = None
-    ) -> dict[str, Any]:
+    def dry_run(self, project: str, fact: Mapping[str, Any], routing: Routing | None = None) -> dict[str, Any]:
         """What `handle` would decide and why, by the stored document or by a candidate; budgets are not
         consulted.
         """
@@ -187,9 +179,7 @@ class Dispatcher:
             return self.resume(self._stored(record))
         return record if record.finished else self._attempt(record, verdict.channel)
 
-    def _claim(
-        self, transition: Transition, verdict: Verdict, routing: Routing
-    ) -> tuple[Claim, NotificationRecord]:
+    def _claim(self, transition: Transition, verdict: Verdict, routing: Routing) -> tuple[Claim, NotificationRecord]:
         channel = verdict.channel
         limits = {
             channel.id: channel.budget,
@@ -345,9 +335,7 @@ class Dispatcher:
         exhausted = len(attempts) > len(delays)
         if gone or (record.kind != TEST and now - since >= self._policy.disable_after_ms):
             reason = (
-                "the endpoint answered 410 Gone"
-                if gone
-                else f"no successful delivery since {clock.rfc3339(since)}"
+                "the endpoint answered 410 Gone" if gone else f"no successful delivery since {clock.rfc3339(since)}"
             )
             self._change_channel(channel, lambda it: replace(it, enabled=False, disabled_reason=reason))
             self._tell_others(record, channel, reason)
@@ -358,9 +346,7 @@ class Dispatcher:
             if exhausted:
                 self._tell_others(record, channel, f"{len(attempts)} attempts failed, the last with {error}")
         if exhausted:
-            ended = record.step(
-                decision="failed", reason=error, attempts=attempts, next_at=None, wake_at=None
-            )
+            ended = record.step(decision="failed", reason=error, attempts=attempts, next_at=None, wake_at=None)
             return self._save(record, ended)
         delay = self._spread(delays[len(attempts) - 1])
         asked = min(result.retry_after_s or 0, MAX_RETRY_AFTER_S) * clock.SECOND
@@ -379,9 +365,7 @@ class Dispatcher:
         return new if self._ports.notifications.save(old, new) else self._stored(old)
 
     def _stored(self, record: NotificationRecord) -> NotificationRecord:
-        stored = self._ports.notifications.get(
-            record.project, record.incident_id, record.seq, record.channel_id
-        )
+        stored = self._ports.notifications.get(record.project, record.incident_id, record.seq, record.channel_id)
         if stored is None:
             raise Retry("a notification record disappeared")
         return stored

@@ -50,8 +50,7 @@ _HOST: Final = re.compile(
     r"(?=.{1,253}\Z)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII
 )
 _LOCAL_SUFFIXES: Final = tuple(
-    f".{name}"
-    for name in ("local", "internal", "localhost", "arpa", "test", "invalid", "onion", "home", "lan")
+    f".{name}" for name in ("local", "internal", "localhost", "arpa", "test", "invalid", "onion", "home", "lan")
 )
 
 

@@ -145,9 +145,7 @@ class Transition:
                 trace_id=str(detail.get("trace_id") or ""),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise Refusal(
-                "ERR_SCHEMA", f"not a transition fact: {type(error).__name__}: {error!s:.80}"
-            ) from error
+            raise Refusal("ERR_SCHEMA", f"not a transition fact: {type(error).__name__}: {error!s:.80}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +196,7 @@ class NotificationRecord:
         """`ntf_` id; a function of what the record is about, so that a repeated claim names the same
         record.
         """
-        return derived_id(
-            "ntf", self.created_at, self.project, self.incident_id, str(self.seq), self.channel_id
-        )
+        return derived_id("ntf", self.created_at, self.project, self.incident_id, str(self.seq), self.channel_id)
 
     @property
     def webhook_id(self) -> str:

@@ -157,10 +157,7 @@ def _digest_letter(data: Mapping[str, Any]) -> tuple[str, list[Paragraph]]:
     paragraphs: list[Paragraph] = [
         (
             head,
-            [
-                f"withheld because of {reason}: {count}"
-                for reason, count in withheld.get("by_reason", {}).items()
-            ],
+            [f"withheld because of {reason}: {count}" for reason, count in withheld.get("by_reason", {}).items()],
         )
     ]
     rows = [

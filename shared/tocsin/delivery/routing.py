@@ -173,9 +173,7 @@ def plan(routing: Routing, channels: Sequence[Channel], transition: Transition) 
                 continue
             if not channel.enabled:
                 if channel.id in rule.channels:
-                    verdicts.setdefault(
-                        channel.id, Verdict(channel, rule.name, "disabled", channel.disabled_reason)
-                    )
+                    verdicts.setdefault(channel.id, Verdict(channel, rule.name, "disabled", channel.disabled_reason))
             elif rule.mute:
                 verdicts[channel.id] = Verdict(channel, rule.name, "muted", rule.reason)
             else:
@@ -245,9 +243,7 @@ def parse_routing(document: Any, known_channels: Collection[str], version: int) 
     names = [rule.name for rule in rules]
     for name in sorted({name for name in names if name and names.count(name) > 1}):
         details.append(Detail("rules", f"two rules are named {name[:64]!r}", "give each rule its own name"))
-    budget = (
-        parse_budget(document["budget"], "budget", details) if document.get("budget") is not None else None
-    )
+    budget = parse_budget(document["budget"], "budget", details) if document.get("budget") is not None else None
     if details:
         raise refuse(details, "the routing document breaks the rules listed in details")
     return Routing(tuple(rules), budget, version)
@@ -264,17 +260,13 @@ def stored_routing(document: Mapping[str, Any], version: int) -> Routing:
 def parse_budget(value: Any, path: str, details: list[Detail]) -> PushBudget:
     """{"per_hour": 1..3600, "burst": 1..1000}; what is wrong is added to `details`."""
     if not isinstance(value, Mapping) or set(value) != {"per_hour", "burst"}:
-        details.append(
-            Detail(path, "must be an object of per_hour and burst", 'send {"per_hour": 60, "burst": 20}')
-        )
+        details.append(Detail(path, "must be an object of per_hour and burst", 'send {"per_hour": 60, "burst": 20}'))
         return PushBudget()
     for name, most in (("per_hour", 3600), ("burst", 1000)):
         number = value[name]
         if type(number) is not int or not 1 <= number <= most:
             details.append(
-                Detail(
-                    f"{path}.{name}", f"must be an integer from 1 to {most}", "send a number in that range"
-                )
+                Detail(f"{path}.{name}", f"must be an integer from 1 to {most}", "send a number in that range")
             )
     return PushBudget() if details else PushBudget(value["per_hour"], value["burst"])
 
@@ -295,16 +287,10 @@ def _rule(item: Any, path: str, known: Collection[str], details: list[Detail]) -
     channels = _strings(item.get("channels", []), f"{path}.channels", details)
     for channel_id in channels:
         if channel_id not in known:
-            details.append(
-                Detail(f"{path}.channels", f"no channel {channel_id[:64]!r}", "name an existing channel")
-            )
+            details.append(Detail(f"{path}.channels", f"no channel {channel_id[:64]!r}", "name an existing channel"))
     reason = item.get("reason")
-    if reason is not None and (
-        not isinstance(reason, str) or not 1 <= len(reason) <= 200 or not reason.isprintable()
-    ):
-        details.append(
-            Detail(f"{path}.reason", "must be 1 to 200 printable characters", "shorten the reason")
-        )
+    if reason is not None and (not isinstance(reason, str) or not 1 <= len(reason) <= 200 or not reason.isprintable()):
+        details.append(Detail(f"{path}.reason", "must be 1 to 200 printable characters", "shorten the reason"))
         reason = None
     if item.get("mute") is True and reason is None:
         details.append(Detail(f"{path}.reason", "is required when mute is true", "say why this is muted"))
@@ -330,21 +316,15 @@ def _when(value: Any, path: str, details: list[Detail]) -> When:
     for name, allowed in (("tiers", TIERS), ("kinds", KINDS)):
         for item in lists[name]:
             if item not in allowed:
-                details.append(
-                    Detail(f"{path}.{name}", f"{item[:32]!r} is unknown", f"use {', '.join(allowed)}")
-                )
+                details.append(Detail(f"{path}.{name}", f"{item[:32]!r} is unknown", f"use {', '.join(allowed)}"))
     tags = value.get("tags", {})
     if not isinstance(tags, Mapping) or len(tags) > 50:
-        details.append(
-            Detail(f"{path}.tags", "must be an object of at most 50 keys", 'send {"team": ["db"]}')
-        )
+        details.append(Detail(f"{path}.tags", "must be an object of at most 50 keys", 'send {"team": ["db"]}'))
         tags = {}
     return When(
         **lists,
         tags={
-            str(key): _strings(
-                [item] if isinstance(item, str) else item, f"{path}.tags.{str(key)[:64]}", details
-            )
+            str(key): _strings([item] if isinstance(item, str) else item, f"{path}.tags.{str(key)[:64]}", details)
             for key, item in tags.items()
         },
     )
@@ -356,8 +336,6 @@ def _strings(value: Any, path: str, details: list[Detail]) -> tuple[str, ...]:
         or len(value) > MAX_VALUES
         or not all(isinstance(item, str) and 1 <= len(item) <= 256 for item in value)
     ):
-        details.append(
-            Detail(path, f"must be a list of at most {MAX_VALUES} strings", "send a list of strings")
-        )
+        details.append(Detail(path, f"must be a list of at most {MAX_VALUES} strings", "send a list of strings"))
         return ()
     return tuple(dict.fromkeys(value))

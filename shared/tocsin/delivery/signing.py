@@ -24,9 +24,7 @@ MIN_MASTER_BYTES: Final = 32
 TOLERANCE_S: Final = 300
 MAX_SIGNATURES: Final = 8
 _HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature")
-_ID: Final = re.compile(
-    r"[\x21-\x2d\x2f-\x7e]{1,256}", re.ASCII
-)  # visible ASCII without '.', the field separator
+_ID: Final = re.compile(r"[\x21-\x2d\x2f-\x7e]{1,256}", re.ASCII)  # visible ASCII without '.', the field separator
 _TIMESTAMP: Final = re.compile(r"[1-9][0-9]{0,11}", re.ASCII)
 _SIGNATURE: Final = re.compile(r"v1,[A-Za-z0-9+/]{43}=", re.ASCII)
 _OTHER_VERSION: Final = re.compile(r"v(?!1,)[0-9]{1,3}[a-z]?,[A-Za-z0-9+/=_-]{1,256}", re.ASCII)

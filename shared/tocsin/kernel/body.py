@@ -50,9 +50,7 @@ class Body:
 
 
 def _refuse(code: str, message: str, field: str, rule: str, fix: str, **headers: str) -> NoReturn:
-    raise Refusal(
-        code, message, [Detail(field, rule, fix)], {k.replace("_", "-"): v for k, v in headers.items()}
-    )
+    raise Refusal(code, message, [Detail(field, rule, fix)], {k.replace("_", "-"): v for k, v in headers.items()})
 
 
 def media_type(content_type: str) -> tuple[str, dict[str, str]]:
@@ -61,12 +59,7 @@ def media_type(content_type: str) -> tuple[str, dict[str, str]]:
     """
     kind, *rest = content_type.split(";")
     kind = kind.strip(" \t").lower()
-    if (
-        kind.count("/") != 1
-        or kind.startswith("/")
-        or kind.endswith("/")
-        or any(c <= " " or c > "~" for c in kind)
-    ):
+    if kind.count("/") != 1 or kind.startswith("/") or kind.endswith("/") or any(c <= " " or c > "~" for c in kind):
         return "", {}
     parameters = {}
     for part in rest:

@@ -12,7 +12,7 @@ _encode = json.JSONEncoder(
 
 
 def canonical_json(value: Any) -> bytes:
-    """UTF-8 JSON with sorted keys and no white space. Equal values give equal bytes; NaN and infinities raise ValueError.
+    """UTF-8 JSON with sorted keys and no white space. Equal values give equal bytes; NaN raises ValueError.
 
     Floats are written as Python's shortest round-trip form, which is stable across supported versions; documents that
     must satisfy RFC 8785 hold integers and strings only.

@@ -29,7 +29,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """One message. `payload` is a JSON object; `received_at` is Unix ms; `key_id` is None while payloads are in clear."""
+    """One message. `payload` is a JSON object; `received_at` is Unix ms; `key_id` None says it is in clear."""
 
     kind: str
     envelope_id: str

@@ -16,7 +16,7 @@ INCIDENT_ID = re.compile(r"inc_[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-
 
 
 def length_prefixed(*parts: str) -> bytes:
-    """Unambiguous concatenation: each part as 4 bytes big-endian length, then UTF-8. ("a","bc") differs from ("ab","c")."""
+    """Unambiguous concatenation: each part as 4 bytes big-endian length, then UTF-8."""
     out = bytearray()
     for part in parts:
         raw = part.encode("utf-8")

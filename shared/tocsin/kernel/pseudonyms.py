@@ -85,9 +85,7 @@ class Pseudonyms:
             return value
         return known.setdefault(value, self.of(value))
 
-    def _members(
-        self, members: Mapping[str, Any], known: dict[str, str], of_user: bool = False
-    ) -> dict[str, Any]:
+    def _members(self, members: Mapping[str, Any], known: dict[str, str], of_user: bool = False) -> dict[str, Any]:
         out: dict[str, Any] = {}
         for name, value in members.items():
             plain = "".join(words(name))

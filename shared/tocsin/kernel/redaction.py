@@ -54,9 +54,7 @@ REDACT_KEYS: Final = _names(
     cvc iban email email_address phone phone_number mobile_number date_of_birth dob"""
 )
 #: Fields of an event that the server sets or that validation has reduced to a closed grammar.
-STRUCTURAL: Final = _names(
-    "specversion event_id occurred_at received_at severity_id status project_id trace_id flags"
-)
+STRUCTURAL: Final = _names("specversion event_id occurred_at received_at severity_id status project_id trace_id flags")
 #: A keyed pseudonym, as kernel.pseudonyms makes it; it stays even under a listed name.
 PSEUDONYM: Final = re.compile(r"usr_[a-z2-7]{26}", re.ASCII)
 #: Fields whose text names a thing: a hit there must stay distinguishable.
@@ -173,9 +171,7 @@ _ISSUER: Final = re.compile(
     r"|3(?:0[0-5]|[68]\d)\d{11}|(?:6011|65\d\d|64[4-9]\d)\d{12,15}|35(?:2[89]|[3-8]\d)\d{12,15}|62\d{14,17}",
     re.ASCII,
 )
-_SSN: Final = re.compile(
-    r"(?<![\w-])(?!000|666|9)\d{3}([- ]?)(?!00)\d\d\1(?!0000)\d{4}(?!\w|[.-]\d)", re.ASCII
-)
+_SSN: Final = re.compile(r"(?<![\w-])(?!000|666|9)\d{3}([- ]?)(?!00)\d\d\1(?!0000)\d{4}(?!\w|[.-]\d)", re.ASCII)
 _SSN_WORD: Final = re.compile(r"ssn|social.?sec", _I)
 _NANP: Final = re.compile(
     r"(?<![\w.+-])(?:1[-. ])?[2-9]\d\d([-. ])[2-9]\d\d\1\d{4}(?: ?x\d{1,6})?(?!\w|[.-]\d)", re.ASCII
@@ -188,9 +184,7 @@ _PHONE_WORD: Final = re.compile(
     r"(?<![A-Za-z])(?:(phone|telephone|tel|mobile|cell|fax|whatsapp|sms|msisdn)|call|dial|ring|contact|text)(?![A-Za-z])",
     _I,
 )
-_DATE: Final = re.compile(
-    r"(?:19|20)\d\d[-/.](?:0?\d|1[0-2])(?!\d)|(?:19|20)\d\d[01]\d[0-3]\d(?!\d)", re.ASCII
-)
+_DATE: Final = re.compile(r"(?:19|20)\d\d[-/.](?:0?\d|1[0-2])(?!\d)|(?:19|20)\d\d[01]\d[0-3]\d(?!\d)", re.ASCII)
 _IPV4: Final = re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?!\w|[.-]\w)", re.ASCII)
 _DECIMAL: Final = re.compile(r"\+\d+\.\d+", re.ASCII)
 _GROUP: Final = re.compile(r"[^ ]+")
@@ -204,9 +198,7 @@ _IBAN_COUNTRIES: Final = (
     (28, "AL AZ BY CY DO GT HN HU LB NI PL SV"), (29, "BR EG PS QA UA"), (30, "JO KW MU YE"), (31, "MT SC"),
     (32, "LC"), (33, "RU"),
 )  # fmt: skip
-_IBAN_LENGTH: Final = {
-    country: length for length, countries in _IBAN_COUNTRIES for country in countries.split()
-}
+_IBAN_LENGTH: Final = {country: length for length, countries in _IBAN_COUNTRIES for country in countries.split()}
 _SEVEN: Final = re.compile(r"\d{7}", re.ASCII)
 
 _TOKEN: Final = re.compile(
@@ -242,9 +234,7 @@ _PAIR: Final = re.compile(
     r"|(?P<bare>[^\s,;&\"'<>()\[\]{}\\][^\s,;&\"'<>]*+))",
     _I,
 )
-_COOKIE: Final = re.compile(
-    r"cookie\\{0,3}[\"']?\s{0,3}[:=]\s{0,3}\\{0,3}[\"']?([^\s\"'=;,]{1,128}+=[^\r\n\"']*+)", _I
-)
+_COOKIE: Final = re.compile(r"cookie\\{0,3}[\"']?\s{0,3}[:=]\s{0,3}\\{0,3}[\"']?([^\s\"'=;,]{1,128}+=[^\r\n\"']*+)", _I)
 _ORDINARY: Final = _names(
     """accepted changed disabled empty enabled expired fail failed failure false incorrect invalid is mismatch
     missing n/a nil no none not null ok optional rejected required reset revoked rotated success true
@@ -514,9 +504,7 @@ class Redactor:
                 out[name] = self.text(value, pseudonym)
             elif name == "entity" and isinstance(value, Mapping):
                 out[name] = {
-                    key: self.text(part, pseudonym)
-                    if key == "id" and isinstance(part, str)
-                    else self._value(part)
+                    key: self.text(part, pseudonym) if key == "id" and isinstance(part, str) else self._value(part)
                     for key, part in value.items()
                 }
             elif name == "metrics" and isinstance(value, Mapping):

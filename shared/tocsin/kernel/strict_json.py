@@ -80,9 +80,7 @@ class _Reader:
             for key, _ in pairs:
                 if key not in left:
                     message = "A key appears twice in one object."
-                    _refuse(
-                        "ERR_JSON_DUPLICATE_KEY", message, "unique-keys", "send each key once", shown(key)
-                    )
+                    _refuse("ERR_JSON_DUPLICATE_KEY", message, "unique-keys", "send each key once", shown(key))
                 left.remove(key)
         return made
 
@@ -131,9 +129,7 @@ class _Reader:
             value = self._decode(text)
         except json.JSONDecodeError as error:
             message = f"Not JSON: {error.msg} at line {error.lineno} column {error.colno}."
-            raise Refusal(
-                "ERR_JSON_SYNTAX", message, [Detail("(body)", "json", "send RFC 8259 JSON")]
-            ) from None
+            raise Refusal("ERR_JSON_SYNTAX", message, [Detail("(body)", "json", "send RFC 8259 JSON")]) from None
         except RecursionError:  # raised by the C scanner's own guard, long before the stack ends
             self._too_deep()
         self._check_shape(value)

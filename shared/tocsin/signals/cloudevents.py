@@ -163,12 +163,7 @@ def to_sent(ce: Any) -> events.Event:
         }
     data = attributes.get("data")
     members = dict(data) if isinstance(data, dict) else {}
-    title = (
-        _text(members.get("title"))
-        or _text(members.get("message"))
-        or attributes.get("subject")
-        or sent["type"]
-    )
+    title = _text(members.get("title")) or _text(members.get("message")) or attributes.get("subject") or sent["type"]
     base = {**sent, "title": title[:1024]}
     if "severity_raw" not in members:
         raw = members.get("severity", attributes.get("severity"))

@@ -229,9 +229,7 @@ def needed(signals: Iterable[Signal], topology: Topology, policy: Policy = DEFAU
 def _reason(link: Lookup, apart: int, topology: Topology) -> str:
     within = f"within {spoken(apart)}" if apart >= clock.SECOND else "at the same time"
     if link.kind == "dependency":
-        down, up = (
-            (link.mine, link.other) if link.other in topology.deps(link.mine) else (link.other, link.mine)
-        )
+        down, up = (link.mine, link.other) if link.other in topology.deps(link.mine) else (link.other, link.mine)
         return f"{down} depends on {up} and both fired {within}"
     if link.kind == "dependent":
         return f"{link.mine} and a service that depends on it both fired {within}"
@@ -303,11 +301,7 @@ class _Engine:
         effects = self.change.effects
         cost = (
             sum(1 for one in chosen if one.id not in effects.incidents)
-            + sum(
-                1
-                for token in own
-                if token not in effects.index and not any(token in x.tokens for x in chosen)
-            )
+            + sum(1 for token in own if token not in effects.index and not any(token in x.tokens for x in chosen))
             + 4 * max(0, len(chosen) - 1)  # per merge: merged, reopened, timeline rows
             + 6  # incident, timer, opened or escalated, timeline row, member row, assignment row
             + 4 * len(early)
@@ -329,14 +323,10 @@ class _Engine:
             fresh = absorb(self.change, survivor, signal, own)
             self._maybe_reopen_unresolved(survivor, signal)
         else:
-            survivor = self.change.open(
-                derived_incident_id(self.project, signal), signal.at, signal.received_at
-            )
+            survivor = self.change.open(derived_incident_id(self.project, signal), signal.at, signal.received_at)
             reason = "opened the incident"
             fresh = absorb(self.change, survivor, signal, own)
-            self.change.log(
-                survivor, "opened", signal.at, f"opened by {signal.title[:200]}", event_id=signal.event_id
-            )
+            self.change.log(survivor, "opened", signal.at, f"opened by {signal.title[:200]}", event_id=signal.event_id)
             self.change.transition(survivor, "opened")
         for token in fresh:
             self._enter(token, survivor)
@@ -417,9 +407,7 @@ class _Engine:
         if incident.status != "resolved" or ended is None or incident.resolution == "all alerts resolved":
             return
         if signal.at > ended:
-            self.change.reopen(
-                incident, signal.at, f"reopened: {signal.title[:200]} fired after it was resolved"
-            )
+            self.change.reopen(incident, signal.at, f"reopened: {signal.title[:200]} fired after it was resolved")
 
     def _maybe_reopen_unresolved(self, incident: Incident, signal: Signal) -> None:
         """An incident that ended because all its alerts were resolved is open again as soon as one is not."""
@@ -473,11 +461,7 @@ class _Engine:
             for name in incident_ids(self._row(token)):
                 incident = self.change.get(name)
                 alert = incident.keys.get(key) if incident else None
-                if (
-                    incident is None
-                    or alert is None
-                    or not alert[2] <= signal.at <= alert[0] + self.policy.cap
-                ):
+                if incident is None or alert is None or not alert[2] <= signal.at <= alert[0] + self.policy.cap:
                     continue
                 if best is None or (alert[2], incident.id) > best:
                     best, holder = (alert[2], incident.id), incident
@@ -590,9 +574,7 @@ def split(
     old.apart = sorted({*old.apart, fresh.id})
     old.moved += [[signal.n, signal.i, fresh.id] for signal in taken]
     change.log(fresh, "split", now, f"split from {old.id} by {by}", by, incident_id=old.id)
-    change.log(
-        old, "split", now, f"{len(taken)} events split off into {fresh.id} by {by}", by, incident_id=fresh.id
-    )
+    change.log(old, "split", now, f"{len(taken)} events split off into {fresh.id} by {by}", by, incident_id=fresh.id)
     change.transition(fresh, "split")
     for signal in taken:
         change.effects.assignments[signal.n, signal.i] = fresh.id

@@ -60,7 +60,7 @@ class CorrelateWorker:
         self._now = now
 
     def catch_up(self, project: str, remaining_ms: Callable[[], int]) -> int:
-        """Correlate everything the log holds; returns the number of events processed. Raises Retry when time runs out."""
+        """Correlate everything the log holds; returns how many events. Raises Retry when time runs out."""
         done = 0
         races = 0
         while True:

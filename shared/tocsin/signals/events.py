@@ -183,9 +183,7 @@ def _path(location: Iterable[int | str]) -> str:
 def _unknown(name: str) -> tuple[str, str]:
     if name in SERVER_SET:
         return "server-set", "leave it out; only Tocsin sets it"
-    near = _OTHER_NAMES.get(name.lower()) or next(
-        iter(difflib.get_close_matches(name[:64], SENT, 1, 0.75)), None
-    )
+    near = _OTHER_NAMES.get(name.lower()) or next(iter(difflib.get_close_matches(name[:64], SENT, 1, 0.75)), None)
     return "unknown-field", f"use {near}, or put it in extras" if near else "leave it out or put it in extras"
 
 
@@ -267,16 +265,8 @@ def broken_fields(value: dict[str, Any]) -> set[str]:
     try:
         _validator().validate_python(value)
     except ValidationError as error:
-        broken = {
-            str(item["loc"][0])
-            for item in error.errors(include_url=False, include_input=False)
-            if item["loc"]
-        }
-    if (
-        "links" in value
-        and "links" not in broken
-        and any(url_problem(link["href"]) for link in value["links"])
-    ):
+        broken = {str(item["loc"][0]) for item in error.errors(include_url=False, include_input=False) if item["loc"]}
+    if "links" in value and "links" not in broken and any(url_problem(link["href"]) for link in value["links"]):
         broken.add("links")
     return broken
 

@@ -206,12 +206,8 @@ class Incident:
             if value is not None and value not in (0, {}, [], ""):
                 row[one.name] = value
         row["title_rank"] = list(self.title_rank)
-        row["tokens"] = {
-            token: [point - self.first for point in spans] for token, spans in self.tokens.items()
-        }
-        row["keys"] = {
-            key: [at - self.first if at else None for at in alert] for key, alert in self.keys.items()
-        }
+        row["tokens"] = {token: [point - self.first for point in spans] for token, spans in self.tokens.items()}
+        row["keys"] = {key: [at - self.first if at else None for at in alert] for key, alert in self.keys.items()}
         row["first"] = self.first
         return row
 
@@ -222,12 +218,10 @@ class Incident:
         values = {name: value for name, value in row.items() if name in known}
         first = int(values["first"])
         values["tokens"] = {
-            token: tuple(int(point) + first for point in spans)
-            for token, spans in values.get("tokens", {}).items()
+            token: tuple(int(point) + first for point in spans) for token, spans in values.get("tokens", {}).items()
         }
         values["keys"] = {
-            key: [0 if at is None else int(at) + first for at in alert]
-            for key, alert in values.get("keys", {}).items()
+            key: [0 if at is None else int(at) + first for at in alert] for key, alert in values.get("keys", {}).items()
         }
         score, at, event = values.get("title_rank", (-1.0, 0, ""))
         values["title_rank"] = (float(score), int(at), str(event))
@@ -291,9 +285,7 @@ def incident_ids(index_row: Iterable[str]) -> list[str]:
 
 def key_hash(dedup_key: str) -> str:
     """8 characters (48 bits) that stand for a dedup key inside one incident."""
-    return base64.urlsafe_b64encode(hashlib.blake2b(dedup_key.encode(), digest_size=6).digest()).decode(
-        "ascii"
-    )
+    return base64.urlsafe_b64encode(hashlib.blake2b(dedup_key.encode(), digest_size=6).digest()).decode("ascii")
 
 
 # --- intervals ----------------------------------------------------------------------------------------------
@@ -387,9 +379,7 @@ class Change:
 
     def log(self, incident: Incident, kind: str, at: int, text: str, by: str = "tocsin", **more: Any) -> None:
         """Add a timeline entry. `pos` numbers the entries of an incident from 0."""
-        incident.timeline.append(
-            {"pos": incident.entries, "at": at, "kind": kind, "by": by, "text": text, **more}
-        )
+        incident.timeline.append({"pos": incident.entries, "at": at, "kind": kind, "by": by, "text": text, **more})
         incident.entries += 1
         extra = len(incident.timeline) - self.policy.max_timeline
         if extra > 0:
@@ -400,9 +390,7 @@ class Change:
         """Number and announce a change of standing. A rise of tier while one is being announced anyway is
         part of it.
         """
-        told = any(
-            one.id == incident.id and what in ("opened", "escalated") for one, _, what, _ in self._pending
-        )
+        told = any(one.id == incident.id and what in ("opened", "escalated") for one, _, what, _ in self._pending)
         if kind == "escalated" and told:
             return
         incident.seq += 1
@@ -419,10 +407,7 @@ class Change:
     def raise_to(self, incident: Incident, score: float, tier: str, severity_id: int, at: int) -> None:
         """Roll up score, tier and severity; a rise of tier after opening is a transition."""
         incident.score = max(incident.score, score)
-        if (
-            incident.severity_id in (0, UNKNOWN_SEVERITY)
-            or UNKNOWN_SEVERITY > severity_id > incident.severity_id
-        ):
+        if incident.severity_id in (0, UNKNOWN_SEVERITY) or UNKNOWN_SEVERITY > severity_id > incident.severity_id:
             incident.severity_id = severity_id or incident.severity_id
         if TIERS.index(tier) > TIERS.index(incident.tier):
             before, incident.tier = incident.tier, tier
@@ -734,9 +719,7 @@ def acknowledge(incident: Incident, *, by: str, now: int, policy: Policy = DEFAU
     return change.finish(Topology.empty())
 
 
-def resolve(
-    incident: Incident, *, by: str, now: int, text: str = "", policy: Policy = DEFAULT_POLICY
-) -> Effects:
+def resolve(incident: Incident, *, by: str, now: int, text: str = "", policy: Policy = DEFAULT_POLICY) -> Effects:
     """A person closes it. What fires later within the window opens it again; repeating it changes nothing."""
     if incident.status == "resolved":
         return Effects()
@@ -745,9 +728,7 @@ def resolve(
     return change.finish(Topology.empty())
 
 
-def reopen(
-    incident: Incident, *, by: str, now: int, text: str = "", policy: Policy = DEFAULT_POLICY
-) -> Effects:
+def reopen(incident: Incident, *, by: str, now: int, text: str = "", policy: Policy = DEFAULT_POLICY) -> Effects:
     """A person undoes a resolution; an incident that is not resolved stays as it is."""
     if incident.status in ("open", "acknowledged"):
         return Effects()
@@ -760,17 +741,13 @@ def reopen(
 def note(incident: Incident, *, by: str, now: int, text: str, policy: Policy = DEFAULT_POLICY) -> Effects:
     """Put a remark on the timeline (1 to 2,000 characters)."""
     if not 0 < len(text) <= MAX_TEXT:
-        raise Refusal(
-            "ERR_SCHEMA", "the note is not valid", [Detail("note", "length", f"1 to {MAX_TEXT} characters")]
-        )
+        raise Refusal("ERR_SCHEMA", "the note is not valid", [Detail("note", "length", f"1 to {MAX_TEXT} characters")])
     change, held = _begin(incident, now, policy)
     change.log(held, "note", now, text, by)
     return change.finish(Topology.empty())
 
 
-def give_verdict(
-    incident: Incident, *, by: str, now: int, verdict: str, policy: Policy = DEFAULT_POLICY
-) -> Effects:
+def give_verdict(incident: Incident, *, by: str, now: int, verdict: str, policy: Policy = DEFAULT_POLICY) -> Effects:
     """Say whether it was worth someone's time: useful, noise or duplicate. Calibrators learn from it."""
     if verdict not in VERDICTS:
         fix = f"one of {', '.join(VERDICTS)}"
@@ -796,9 +773,7 @@ def merge(
     """
     distinct = list({one.id: one for one in incidents}.values())
     if len(distinct) < 2:
-        raise Refusal(
-            "ERR_SCHEMA", "nothing to merge", [Detail("incidents", "min_items", "name two or more")]
-        )
+        raise Refusal("ERR_SCHEMA", "nothing to merge", [Detail("incidents", "min_items", "name two or more")])
     change = Change(View(), policy, now)
     held = []
     for one in distinct:

@@ -205,9 +205,7 @@ class Intake:
         queued = []
         for item in items:
             event = self._protect(project, item.event)
-            events.stamp(
-                event, project=project, event_id=item.event_id, trace_id=trace_id, received_at=received_at
-            )
+            events.stamp(event, project=project, event_id=item.event_id, trace_id=trace_id, received_at=received_at)
             queued.append(event)
         payload = {"events": queued, "digests": [item.digest for item in items]}
         envelope_id = ids.new_id("env", received_at)

@@ -170,17 +170,13 @@ class ScoreWorker:
             match fates[mark.commit_id]:
                 case "committed":
                     self._repeat(project, event_id, mark.digest, arrival.digest, outcome)
-                case "dead" if self._ledger.take_over(
-                    project, event_id, mark, commit_id, arrival.digest, self._now()
-                ):
+                case "dead" if self._ledger.take_over(project, event_id, mark, commit_id, arrival.digest, self._now()):
                     owned.append(arrival)
                 case _:
                     outcome.failed.update(arrival.messages)
         return owned
 
-    def _fates(
-        self, project: str, foreign: dict[str, Mark], now: int, lifetime_ms: int
-    ) -> dict[str, str]:
+    def _fates(self, project: str, foreign: dict[str, Mark], now: int, lifetime_ms: int) -> dict[str, str]:
         """What became of the attempts that hold our events: committed, dead (their marks may be taken) or alive."""
         if not foreign:
             return {}

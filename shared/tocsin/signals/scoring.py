@@ -126,9 +126,7 @@ def prepare(event: Event, topology: Topology) -> Prepared:
         status=STATUS.get(event.get("status", "firing"), FIRING),
         fingerprint=print_,
         fingerprint_key=state_key("fingerprint", print_),
-        series_key=state_key(
-            "series", event.get("dedup_key") or f"{source}|{kind}|{entity_type}:{entity_id}"
-        ),
+        series_key=state_key("series", event.get("dedup_key") or f"{source}|{kind}|{entity_type}:{entity_id}"),
         entity_bit=_entity_bit(entity_type, entity_id) if entity_id else None,
         severity=level,
         severity_x=features.SEVERITY_X.get(level, features.SEVERITY_X[severity.UNKNOWN]),
@@ -157,9 +155,7 @@ def _finite(value: float) -> float | None:
 
 def _entity_bit(entity_type: str, entity_id: str) -> int:
     """Bit of an entity in a fingerprint's bitmap of 64."""
-    return (
-        blake2b(f"{entity_type}:{entity_id}".encode("utf-8", "surrogatepass"), digest_size=1).digest()[0] & 63
-    )
+    return blake2b(f"{entity_type}:{entity_id}".encode("utf-8", "surrogatepass"), digest_size=1).digest()[0] & 63
 
 
 def needs(prepared: Sequence[Prepared]) -> tuple[frozenset[bytes], frozenset[bytes]]:
@@ -180,9 +176,7 @@ def narrow(prepared: Sequence[Prepared], hot: Mapping[bytes, bytes]) -> frozense
     most reads.
     """
     keys = {key for p in prepared for _, key, _ in p.metrics}
-    return frozenset(
-        key for key in keys if (state := MetricState.unpack(hot.get(key))) and state.deserves_bank
-    )
+    return frozenset(key for key in keys if (state := MetricState.unpack(hot.get(key))) and state.deserves_bank)
 
 
 class _States:
@@ -329,10 +323,7 @@ def score(
     changes nothing.
     """
     states = _States(hot, full)
-    events = [
-        _scored(p, _weigh(p, states, calibrators), calibrators.of(p.event.get("source", "")))
-        for p in prepared
-    ]
+    events = [_scored(p, _weigh(p, states, calibrators), calibrators.of(p.event.get("source", ""))) for p in prepared]
     return Scored(*states.changed(), events)
 
 
@@ -363,9 +354,7 @@ def explain(event: Mapping[str, Any]) -> dict[str, Any]:
     up = down = None
     current = event.get("scored_by") == SCORER_VERSION  # weights of another version would give wrong advice
     if current and rank + 1 < len(calibration.TIERS):
-        up = _way_up(
-            terms, calibrator.invert(calibration.TIER_LOGITS[rank]) - logit, calibration.TIERS[rank + 1]
-        )
+        up = _way_up(terms, calibrator.invert(calibration.TIER_LOGITS[rank]) - logit, calibration.TIERS[rank + 1])
     if current and rank > 0:
         excess = logit - calibrator.invert(calibration.TIER_LOGITS[rank - 1]) + 1
         down = _way_down(terms, excess, calibration.TIERS[rank - 1])
@@ -381,9 +370,7 @@ def explain(event: Mapping[str, Any]) -> dict[str, Any]:
         "to_lower_tier": down,
         "fingerprint": {
             "value": event.get("fingerprint"),
-            "template": fingerprints.template(
-                event.get("title", ""), (event.get("entity") or {}).get("id", "")
-            ),
+            "template": fingerprints.template(event.get("title", ""), (event.get("entity") or {}).get("id", "")),
         },
         "scored_by": event.get("scored_by"),
         "text": _summary(value, contributions),

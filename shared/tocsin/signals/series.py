@@ -39,9 +39,7 @@ FORGET_MS: Final = 30 * clock.DAY
 def _unix_ms(value: str | int) -> int:
     if isinstance(value, int):
         return value
-    if (
-        len(value) == 24 and value[-1] == "Z"
-    ):  # the form that ingest writes: half a microsecond instead of five
+    if len(value) == 24 and value[-1] == "Z":  # the form that ingest writes: half a microsecond instead of five
         return round(datetime.fromisoformat(value).timestamp() * 1000)
     return clock.parse_rfc3339(value)
 
@@ -188,9 +186,7 @@ class SeriesState:
         return cls(*cls.LAYOUT.unpack(data)[2:])
 
     def pack(self) -> bytes:
-        return self.LAYOUT.pack(
-            VERSION, self.KIND, self.last, self.first, self.status, self.count, self.flaps
-        )
+        return self.LAYOUT.pack(VERSION, self.KIND, self.last, self.first, self.status, self.count, self.flaps)
 
     def add(self, at: int, status: int) -> bool:
         """Take one event. True when it fires again within a day of its resolution; `flaps` counts such
@@ -326,9 +322,7 @@ class RecordBank:
         scale = math.ldexp(1.0, math.frexp(spread)[1]) if spread > 1e-290 else 1.0
         data = bytearray(cls.DAY_AT + 4 * bins)
         ranges = (math.inf, -math.inf) * 6
-        cls.HEAD.pack_into(
-            data, 0, VERSION, cls.KIND, 0, 0, step, bins, metric.level, scale, 0.0, *(0.0,) * 7, *ranges
-        )
+        cls.HEAD.pack_into(data, 0, VERSION, cls.KIND, 0, 0, step, bins, metric.level, scale, 0.0, *(0.0,) * 7, *ranges)
         for i in range(bins):
             cls.CELL.pack_into(data, cls.DAY_AT + 4 * i, math.nan)
         return cls(data)

@@ -30,9 +30,7 @@ CAPTIONS: Final[Mapping[int, str]] = {
 #: Words that mean the same nearly everywhere. A family's own table is asked first.
 GENERIC: Final[Mapping[str, int]] = {
     **dict.fromkeys(("unknown", "undefined", "none", "n/a", "not classified"), 0),
-    **dict.fromkeys(
-        ("info", "informational", "information", "debug", "trace", "verbose", "log", "normal"), 1
-    ),
+    **dict.fromkeys(("info", "informational", "information", "debug", "trace", "verbose", "log", "normal"), 1),
     **dict.fromkeys(("ok", "okay", "success", "healthy", "up", "p5", "sev5", "s5"), 1),
     **dict.fromkeys(("low", "minor", "notice", "p4", "sev4", "s4"), 2),
     **dict.fromkeys(("medium", "moderate", "warning", "warn", "average", "degraded", "p3", "sev3", "s3"), 3),

@@ -133,9 +133,7 @@ class Topology:
             seen = {root}
             queue = [root]
             while queue:
-                following = [
-                    name for name in self.dependents(queue.pop()) if name in inside and name not in seen
-                ]
+                following = [name for name in self.dependents(queue.pop()) if name in inside and name not in seen]
                 seen.update(following)
                 queue += following
             counts[root] = len(seen) - 1
@@ -240,13 +238,10 @@ def _names(path: str, value: Any, limit: int, faults: list[Detail]) -> tuple[str
 def _labels(path: str, value: Any, faults: list[Detail]) -> dict[str, str]:
     fits = isinstance(value, Mapping) and len(value) <= MAX_LABELS
     if not fits or not all(
-        isinstance(k, str) and isinstance(v, str) and 0 < len(k) <= 100 and len(v) <= 200
-        for k, v in value.items()
+        isinstance(k, str) and isinstance(v, str) and 0 < len(k) <= 100 and len(v) <= 200 for k, v in value.items()
     ):
         faults.append(
-            Detail(
-                path, "labels", f"at most {MAX_LABELS} text labels, names to 100 and values to 200 characters"
-            )
+            Detail(path, "labels", f"at most {MAX_LABELS} text labels, names to 100 and values to 200 characters")
         )
         return {}
     return dict(value)

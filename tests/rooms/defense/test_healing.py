@@ -254,12 +254,7 @@ def test_ticks_cover_the_coming_minute_without_gap_or_overlap(watch: Watch) -> N
     for late in (0, 61_500, 119_000, 180_000):  # the schedule is early and late by a little
         watch.world.ticks.clear()
         watch.supervisor.run(START + late, scheduled=True)
-        due += [
-            START + late + 1_000 * d
-            for queue, delays in watch.world.ticks
-            for d in delays
-            if queue == "relay"
-        ]
+        due += [START + late + 1_000 * d for queue, delays in watch.world.ticks for d in delays if queue == "relay"]
         assert {queue for queue, _ in watch.world.ticks} == {"relay", "supervise"}
         assert all(0 <= d < 60 for _, delays in watch.world.ticks for d in delays)
     gaps = [later - earlier for earlier, later in pairwise(due)]

@@ -23,9 +23,7 @@ def _refuse_private(url: str) -> None:
 
 
 def _channels(world: World | None = None) -> Channels:
-    return Channels(
-        ChannelRows(world or World()), lambda name, version: f"whsec_{name}.{version}", _refuse_private
-    )
+    return Channels(ChannelRows(world or World()), lambda name, version: f"whsec_{name}.{version}", _refuse_private)
 
 
 def test_the_secret_is_shown_on_creation_and_rotation_only() -> None:
@@ -46,9 +44,7 @@ def test_the_secret_is_shown_on_creation_and_rotation_only() -> None:
 
 def test_mail_has_no_secret_and_keeps_recipients_once() -> None:
     channels = _channels()
-    created = channels.create(
-        "acme", {**MAIL, "to": ["a@example.org", "a@example.org", "b@example.org"]}, NOW
-    )
+    created = channels.create("acme", {**MAIL, "to": ["a@example.org", "a@example.org", "b@example.org"]}, NOW)
     assert "secret" not in created
     assert created["to"] == ["a@example.org", "b@example.org"]
     with pytest.raises(Refusal) as refused:

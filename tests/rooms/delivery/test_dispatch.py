@@ -84,9 +84,7 @@ def test_a_worker_killed_between_send_and_record_sends_again_with_the_same_id() 
 
 @settings(max_examples=60, deadline=None)
 @given(kills=st.lists(st.integers(0, 3), max_size=6), failures=st.integers(0, 4))
-def test_whatever_dies_and_fails_it_is_delivered_in_the_end_under_one_id(
-    kills: list[int], failures: int
-) -> None:
+def test_whatever_dies_and_fails_it_is_delivered_in_the_end_under_one_id(kills: list[int], failures: int) -> None:
     bench = Bench()
     bench.add(webhook())
     bench.receiver.script = deque([SendResult(500)] * failures)
@@ -290,9 +288,7 @@ def test_what_the_budget_does_not_allow_is_withheld_with_an_account() -> None:
     critical = bench.dispatcher().handle(fact(incident="inc_c", tier="critical"))
     assert critical[0].decision == "delivered", "the reserved share is for critical incidents"
     bench.world.now += clock.MINUTE
-    assert bench.dispatcher().handle(fact(incident="inc_5"))[0].decision == "withheld", (
-        "decided once, for good"
-    )
+    assert bench.dispatcher().handle(fact(incident="inc_5"))[0].decision == "withheld", "decided once, for good"
 
 
 def test_the_project_budget_binds_all_channels_together() -> None:

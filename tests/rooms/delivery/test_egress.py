@@ -243,9 +243,7 @@ def server(answer: Callable[[socket.socket, bytes], None]) -> Iterator[tuple[Tar
 
 def test_a_post_carries_name_headers_and_body() -> None:
     with server(
-        lambda peer, _: peer.sendall(
-            b"HTTP/1.1 202 Accepted\r\nRetry-After: 7\r\nContent-Length: 2\r\n\r\nok"
-        )
+        lambda peer, _: peer.sendall(b"HTTP/1.1 202 Accepted\r\nRetry-After: 7\r\nContent-Length: 2\r\n\r\nok")
     ) as (target, seen):
         answer = post(target, b"{}", {"webhook-id": "m1", "Content-Type": "application/json"})
     assert (answer.status, answer.headers["retry-after"], answer.body) == (202, "7", b"ok")

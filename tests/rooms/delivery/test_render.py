@@ -15,9 +15,7 @@ from tocsin.delivery.model import NotificationRecord
 
 NOW = 1_800_000_000_000
 SENDER = "Tocsin <alarm@tocsin.example>"
-EXFILTRATION = (
-    "![x](https://evil.example/?q=) [click](https://evil.example) <img src=https://evil.example/p.png>"
-)
+EXFILTRATION = "![x](https://evil.example/?q=) [click](https://evil.example) <img src=https://evil.example/p.png>"
 
 
 def _record(kind: str = "opened", **incident: Any) -> NotificationRecord:
@@ -46,9 +44,7 @@ def _record(kind: str = "opened", **incident: Any) -> NotificationRecord:
 
 def _sent(record: NotificationRecord, **channel: Any) -> Any:
     """The mail as a receiver parses it from the wire."""
-    return message_from_bytes(
-        render.mail(record, mailbox(**channel), SENDER, NOW).as_bytes(), policy=policy.default
-    )
+    return message_from_bytes(render.mail(record, mailbox(**channel), SENDER, NOW).as_bytes(), policy=policy.default)
 
 
 def test_the_body_is_a_cloud_event_with_stable_bytes() -> None:

@@ -39,9 +39,7 @@ def test_secrets_differ_by_channel_and_version_and_are_stable() -> None:
 
 def test_what_is_signed_verifies() -> None:
     assert verify([SECRET], SIGNED, BODY, NOW) == "msg_1"
-    assert (
-        verify([SECRET], {name.title(): value for name, value in SIGNED.items()}, BODY, NOW + 300) == "msg_1"
-    )
+    assert verify([SECRET], {name.title(): value for name, value in SIGNED.items()}, BODY, NOW + 300) == "msg_1"
 
 
 def test_rotation_is_accepted_with_either_secret_on_either_side() -> None:

@@ -87,9 +87,7 @@ def test_redirects_are_failures_and_never_followed(status: int) -> None:
     assert len(wire.posts) == 1
 
 
-@pytest.mark.parametrize(
-    "addresses", [("127.0.0.1",), ("93.184.215.14", "10.0.0.1"), ("169.254.169.254",), ()]
-)
+@pytest.mark.parametrize("addresses", [("127.0.0.1",), ("93.184.215.14", "10.0.0.1"), ("169.254.169.254",), ()])
 def test_a_name_that_leads_inside_is_not_contacted(addresses: tuple[str, ...]) -> None:
     wire = Wire(addresses=addresses)
     result = wire.sender().send(webhook(), "msg_1", BODY, NOW)

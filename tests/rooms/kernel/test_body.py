@@ -31,8 +31,7 @@ def test_binary_cloudevents_may_come_without_type_or_body() -> None:
     assert open_body(request(b"", {"ce-id": "1"})).format == "binary"
     assert open_body(request(b"x", {"ce-id": "1", "content-type": "image/png"})).media_type == "image/png"
     assert (
-        open_body(request(b"{}", {"ce-id": "1", "content-type": "application/cloudevents+json"})).format
-        == "cloudevent"
+        open_body(request(b"{}", {"ce-id": "1", "content-type": "application/cloudevents+json"})).format == "cloudevent"
     )
 
 

@@ -60,9 +60,7 @@ def test_user_fields_become_linkable_pseudonyms() -> None:
 
 
 def test_an_entity_is_a_person_by_type_or_by_form_only() -> None:
-    assert ONE.event({"entity": {"type": "mailbox", "id": "a@example.com"}})["entity"]["id"] == ONE.of(
-        "a@example.com"
-    )
+    assert ONE.event({"entity": {"type": "mailbox", "id": "a@example.com"}})["entity"]["id"] == ONE.of("a@example.com")
     assert ONE.event({"entity": {"type": "host", "id": "web-1"}})["entity"]["id"] == "web-1"
 
 

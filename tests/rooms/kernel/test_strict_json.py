@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 from tocsin.kernel.errors import Refusal
 from tocsin.kernel.strict_json import Limits, count_strings_over, read, read_lines, shown
 
-NUMBERS = st.integers(-(10**34) + 1, 10**34 - 1) | st.floats(-1e100, 1e100).filter(
-    lambda x: x == 0 or abs(x) > 1e-100
-)
+NUMBERS = st.integers(-(10**34) + 1, 10**34 - 1) | st.floats(-1e100, 1e100).filter(lambda x: x == 0 or abs(x) > 1e-100)
 VALUES = st.recursive(
     st.none() | st.booleans() | NUMBERS | st.text(st.characters(exclude_categories=["Cs"])),
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=8), inner, max_size=5),
@@ -42,10 +40,7 @@ def test_reads_what_json_writes(value: Any, ascii_only: bool) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(
-    st.binary(max_size=60)
-    | st.text(alphabet='{}[]",:0123456789.eE+-\\untrfalsNIy ', max_size=60).map(str.encode)
-)
+@given(st.binary(max_size=60) | st.text(alphabet='{}[]",:0123456789.eE+-\\untrfalsNIy ', max_size=60).map(str.encode))
 def test_never_more_lenient_than_the_standard_library_and_only_refusals(data: bytes) -> None:
     try:
         value = read(data)

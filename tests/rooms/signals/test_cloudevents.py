@@ -115,9 +115,7 @@ def test_data_of_any_shape_is_kept(data: Any) -> None:
 
 
 def test_extensions_are_kept_and_severity_is_understood() -> None:
-    event = to_sent(
-        CE | {"traceparent": "00-1", "partitionkey": "p", "sampledrate": 3, "severity": "warning"}
-    )
+    event = to_sent(CE | {"traceparent": "00-1", "partitionkey": "p", "sampledrate": 3, "severity": "warning"})
     assert event["extras"] == {
         "traceparent": "00-1",
         "partitionkey": "p",
@@ -170,9 +168,7 @@ def test_binary_and_structured_mode_agree(data: dict[str, Any]) -> None:
 
 
 def test_binary_header_values_are_percent_decoded() -> None:
-    made = from_headers(
-        headers(CE | {"subject": "Euro%20%E2%82%AC%20%F0%9F%98%80", "note": '"a \\" b"'}), "", b""
-    )
+    made = from_headers(headers(CE | {"subject": "Euro%20%E2%82%AC%20%F0%9F%98%80", "note": '"a \\" b"'}), "", b"")
     assert (made["subject"], made["note"]) == ("Euro \u20ac \U0001f600", 'a " b')
 
 

@@ -180,11 +180,7 @@ def storms(draw: st.DrawFn) -> list[Signal]:
     at = 0
     for number in range(draw(st.integers(1, 24))):
         service = draw(st.sampled_from(["web", "cart", "auth", "pay-db", "mail", "search", "lone", None]))
-        entity = (
-            draw(st.sampled_from(["host:a", "host:b", "service:web"]))
-            if service is None
-            else f"service:{service}"
-        )
+        entity = draw(st.sampled_from(["host:a", "host:b", "service:web"])) if service is None else f"service:{service}"
         at += draw(st.sampled_from([0, 4, 10, 11, 60, 120, 121, 300, 890, 901]))
         tags = {"node": draw(st.sampled_from(["n1", "n9"]))} if draw(st.integers(0, 9)) == 0 else {}
         key = "shared" if draw(st.integers(0, 9)) == 0 else f"prom|latency|{entity}"
@@ -232,14 +228,10 @@ def test_incidents_are_the_components_in_any_order_and_any_batches(
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(
-        st.tuples(st.sampled_from(["web", "cart", "lone"]), st.integers(0, 600)), min_size=1, max_size=12
-    ),
+    st.lists(st.tuples(st.sampled_from(["web", "cart", "lone"]), st.integers(0, 600)), min_size=1, max_size=12),
     st.randoms(use_true_random=False),
 )
-def test_resolutions_find_their_alert_in_any_order(
-    fired: list[tuple[str, int]], shuffle: random.Random
-) -> None:
+def test_resolutions_find_their_alert_in_any_order(fired: list[tuple[str, int]], shuffle: random.Random) -> None:
     events = [signal(number, service, at) for number, (service, at) in enumerate(fired)]
     ends = {service: max(s.at for s in events if s.service == service) for service in {s for s, _ in fired}}
     over = [
@@ -514,9 +506,7 @@ def _split_apart() -> tuple[Table, str, str]:
     table.take(web + cart)
     (incident,) = table.alive()
     view = table.view(correlation.split_tokens(cart, SHOP), [incident.id])
-    table.save(
-        correlation.split(incident, cart, web, view, project="p1", by="ana", now=T0 + MINUTE, topology=SHOP)
-    )
+    table.save(correlation.split(incident, cart, web, view, project="p1", by="ana", now=T0 + MINUTE, topology=SHOP))
     fresh = next(name for name in table.rows if name != incident.id)
     return table, incident.id, fresh
 
@@ -534,9 +524,7 @@ def test_split_moves_members_and_recounts() -> None:
 
 def test_split_is_sticky_and_links_go_to_the_better_match() -> None:
     table, old, fresh = _split_apart()
-    table.take(
-        [signal(10, "web", 20), signal(11, "cart", 21), signal(12, "pay-db", 22), signal(13, "web", 60)]
-    )
+    table.take([signal(10, "web", 20), signal(11, "cart", 21), signal(12, "pay-db", 22), signal(13, "web", 60)])
     assert len(table.alive()) == 2
     assert table.assigned[signal(10).n, signal(10).i] == old
     assert table.assigned[signal(11).n, signal(11).i] == fresh
@@ -573,9 +561,7 @@ def test_a_person_may_merge_what_was_split() -> None:
     assert len(table.alive()) == 1
 
 
-@pytest.mark.parametrize(
-    ("taken", "code"), [([], "ERR_SCHEMA"), ([0, 1], "ERR_SCHEMA"), ([0], "ERR_CONFLICT")]
-)
+@pytest.mark.parametrize(("taken", "code"), [([], "ERR_SCHEMA"), ([0, 1], "ERR_SCHEMA"), ([0], "ERR_CONFLICT")])
 def test_split_refusals(taken: list[int], code: str) -> None:
     table = Table()
     events = [signal(0), signal(1, at=1)]

@@ -7,9 +7,9 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tests.support.events import START_MS, stored_event
 from tests.support.pipeline_fakes import FixedTopology, MemoryIncidentStore, MemoryLedger, MemoryOutbox
+
 from tocsin.kernel import clock
 from tocsin.kernel.errors import Refusal, Retry
 from tocsin.signals import correlation
@@ -19,7 +19,14 @@ from tocsin.signals.ports import Commit
 from tocsin.signals.topology import Topology
 
 TOPOLOGY = Topology.from_document(
-    {"services": {"web": {"deps": ["cart", "pay"]}, "cart": {"deps": ["db"]}, "pay": {"deps": ["db"]}, "db": {"deps": []}}}
+    {
+        "services": {
+            "web": {"deps": ["cart", "pay"]},
+            "cart": {"deps": ["db"]},
+            "pay": {"deps": ["db"]},
+            "db": {"deps": []},
+        }
+    }
 )
 
 
@@ -60,22 +67,20 @@ def storm(seed: int, events: int) -> list[list[dict[str, object]]]:
 def logged(commits: list[list[dict[str, object]]]) -> MemoryLedger:
     ledger = MemoryLedger()
     for number, events in enumerate(commits):
-        ledger.commit(
-            "demo", Commit(f"cmt_{number}", ledger.head("demo"), START_MS, "trace", events, {}, {}, {})
-        )
+        ledger.commit("demo", Commit(f"cmt_{number}", ledger.head("demo"), START_MS, "trace", events, {}, {}, {}))
     return ledger
 
 
-def worker(ledger: MemoryLedger, store: MemoryIncidentStore, outbox: MemoryOutbox | None = None, now: int = START_MS) -> CorrelateWorker:
+def worker(
+    ledger: MemoryLedger, store: MemoryIncidentStore, outbox: MemoryOutbox | None = None, now: int = START_MS
+) -> CorrelateWorker:
     return CorrelateWorker(
         ledger, store, outbox or MemoryOutbox(), FixedTopology(TOPOLOGY), policy=Policy(), now=lambda: now
     )
 
 
 def event_groups(ledger: MemoryLedger, store: MemoryIncidentStore) -> set[frozenset[str]]:
-    ids = {
-        (entry.n, i): event["event_id"] for entry in ledger.log["demo"] for i, event in enumerate(entry.events)
-    }
+    ids = {(entry.n, i): event["event_id"] for entry in ledger.log["demo"] for i, event in enumerate(entry.events)}
     return {frozenset(ids[place] for place in group) for group in store.partition()}
 
 

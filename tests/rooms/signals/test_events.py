@@ -189,9 +189,7 @@ def test_the_published_schemas_are_up_to_date_and_valid() -> None:
         (f"from tocsin.signals.events import validate as v; v({sample()})", ["pydantic_core"]),
     ],
 )
-def test_queue_functions_pay_nothing_for_validation_and_ingest_no_pydantic(
-    code: str, loaded: list[str]
-) -> None:
+def test_queue_functions_pay_nothing_for_validation_and_ingest_no_pydantic(code: str, loaded: list[str]) -> None:
     show = "import sys; print(*(m for m in sys.modules if m in ('pydantic', 'pydantic_core')))"
     paths = {"PYTHONPATH": str(event_schema.ROOT / "shared")}
     done = subprocess.run(

@@ -65,9 +65,7 @@ def test_missing_fields_count_as_empty() -> None:
     assert fingerprint({}) == fingerprint({"type": "", "title": "", "entity": None})
 
 
-@pytest.mark.parametrize(
-    "piece", ["a", "a1 ", '="', "'", "x 'a", "a=", "ab/", "user ", "for a from ", "-", "("]
-)
+@pytest.mark.parametrize("piece", ["a", "a1 ", '="', "'", "x 'a", "a=", "ab/", "user ", "for a from ", "-", "("])
 def test_a_huge_title_is_cut_before_it_costs(piece: str) -> None:
     found = template(piece * 20_000)
     assert len(found.split()) <= MAX_TOKENS

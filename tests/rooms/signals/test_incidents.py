@@ -51,9 +51,7 @@ def only(effects: Effects) -> Incident:
 
 @settings(max_examples=100, deadline=None)
 @given(MOMENTS, st.integers(0, 20), st.integers(0, 400), st.integers(0, 30))
-def test_covered_intervals_answer_as_the_moments_would(
-    moments: list[int], gap: int, at: int, further: int
-) -> None:
+def test_covered_intervals_answer_as_the_moments_would(moments: list[int], gap: int, at: int, further: int) -> None:
     spans: tuple[int, ...] = ()
     for moment in moments:
         spans = incidents.cover(spans, moment, gap)
@@ -101,9 +99,7 @@ def test_a_copy_shares_nothing_that_changes() -> None:
     incidents.absorb(
         incidents.Change(View(), Policy(), T0),
         held,
-        Signal(
-            1, 1, "evt_2", T0 + 9, T0 + 9, 0.9, "critical", 5, "firing", "s", "t", "x", "service:a", "a", "d2"
-        ),
+        Signal(1, 1, "evt_2", T0 + 9, T0 + 9, 0.9, "critical", 5, "firing", "s", "t", "x", "service:a", "a", "d2"),
         ("s:a", "s:web"),
     )
     assert json.dumps(incident.to_row(), sort_keys=True) == text

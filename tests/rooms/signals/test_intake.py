@@ -80,10 +80,7 @@ def test_every_format_carries_the_same_events() -> None:
         accept(gzip.compress(json.dumps(events).encode()), content_encoding="gzip"),
     ]
     assert all(answer.status == 202 for answer, _ in bodies)
-    assert (
-        len({json.dumps([o.sent[0].payload for o in [outbound]], sort_keys=True) for _, outbound in bodies})
-        == 1
-    )
+    assert len({json.dumps([o.sent[0].payload for o in [outbound]], sort_keys=True) for _, outbound in bodies}) == 1
 
 
 def test_cloudevents_in_every_mode() -> None:
@@ -171,9 +168,7 @@ def test_without_advice_events_are_accepted() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(
-    st.permutations(sorted(sample(tags={"a": "1", "b": "2"}, status="firing").items())), st.integers(0, 10**9)
-)
+@given(st.permutations(sorted(sample(tags={"a": "1", "b": "2"}, status="firing").items())), st.integers(0, 10**9))
 def test_a_resend_has_the_same_id_and_digest(items: list[tuple[str, Any]], later: int) -> None:
     first = accept(sample(tags={"b": "2", "a": "1"}))[1].sent[0].payload
     again = accept(dict(items), now=NOW_MS + later)[1].sent[0].payload
@@ -201,9 +196,7 @@ def test_what_is_queued_is_protected_and_its_identity_is_not_changed_by_that() -
         return protect(event, redactor, Pseudonyms(project_key(b"k" * 32, project)))
 
     intake = Intake(outbound, marks=None, protect=guard, now=lambda: NOW_MS)
-    sent = sample(
-        entity={"type": "user", "id": "ann@shop.example"}, body="mail ann@shop.example", tags={"a": "b"}
-    )
+    sent = sample(entity={"type": "user", "id": "ann@shop.example"}, body="mail ann@shop.example", tags={"a": "b"})
     answer = intake.accept(request(sent), PRINCIPAL)
     (event,) = outbound.events
     assert "ann@shop" not in json.dumps(event)

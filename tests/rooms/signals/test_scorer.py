@@ -8,9 +8,9 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tests.support.events import stored_event
 from tests.support.pipeline_fakes import FixedTopology, MemoryBus, MemoryLedger
+
 from tocsin.signals.ports import Message
 from tocsin.signals.scorer import ScoreWorker
 

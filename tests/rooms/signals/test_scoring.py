@@ -124,9 +124,7 @@ def build(steps: list[tuple[int, dict[str, Any]]]) -> list[dict[str, Any]]:
 
 @settings(max_examples=100, deadline=None)
 @given(events_strategy, st.data())
-def test_batch_boundaries_change_nothing(
-    steps: list[tuple[int, dict[str, Any]]], data: st.DataObject
-) -> None:
+def test_batch_boundaries_change_nothing(steps: list[tuple[int, dict[str, Any]]], data: st.DataObject) -> None:
     sent = build(steps)
     whole, split = Memory(), Memory()
     expected = whole.score(*sent)
@@ -370,9 +368,7 @@ def test_a_contribution_is_weight_times_value_rounded_down() -> None:
 def test_the_worst_metric_counts_wherever_its_name_sorts() -> None:
     memory = Memory()
     for i in range(30):
-        memory.score(
-            event(T0 + i * MINUTE, metrics={"a": 100.0 + i % 5, "b": 100.0 + i % 5, "c": 7.0 + i % 2})
-        )
+        memory.score(event(T0 + i * MINUTE, metrics={"a": 100.0 + i % 5, "b": 100.0 + i % 5, "c": 7.0 + i % 2}))
     last = memory.score(event(T0 + 31 * MINUTE, metrics={"a": 140.0, "b": 900.0, "c": 7.0}))[0]
     assert last["explain"]["detail"]["metric_anomaly"] == "b"
     assert last["features"]["metric_anomaly"] > 0.7

@@ -45,9 +45,7 @@ values = st.one_of(
         (T0, None, (T0, ())),
     ],
 )
-def test_ruling_time(
-    occurred: int | None, received: int | None, expected: tuple[int, tuple[str, ...]]
-) -> None:
+def test_ruling_time(occurred: int | None, received: int | None, expected: tuple[int, tuple[str, ...]]) -> None:
     as_numbers = {"occurred_at": occurred, "received_at": received}
     as_text = {k: None if v is None else rfc3339(v) for k, v in as_numbers.items()}
     assert ruling_time(as_numbers) == ruling_time(as_text) == expected

@@ -37,11 +37,7 @@ def test_neighbours_are_dependencies_and_dependents() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.dictionaries(
-        st.sampled_from("abcdefgh"), st.lists(st.sampled_from("abcdefghxyz"), max_size=4), max_size=8
-    )
-)
+@given(st.dictionaries(st.sampled_from("abcdefgh"), st.lists(st.sampled_from("abcdefghxyz"), max_size=4), max_size=8))
 def test_being_near_is_symmetric(edges: dict[str, list[str]]) -> None:
     topology = Topology.from_document(
         {"services": {name: {"deps": [d for d in deps if d != name]} for name, deps in edges.items()}}
