@@ -23,7 +23,7 @@ SOURCES = ("prometheus", "cloudwatch", "sentry", "kubernetes", "synthetics")
 TYPES = ("cpu.high", "latency.p99", "error.rate", "pod.restart", "disk.usage")
 TITLES = (
     "CPU of {word} at {name} is at {value:.0f} percent",
-    'Alarm "{word}-latency" of {name} in us-east-1, value {value:.1f} ms',
+    "Latency of {word} at {name} is {value:.1f} ms",
     "Call to {word} at {name} took {value:.0f} ms",
     "Pod {word} of {name}-{number:05x} started",
     "Disk of {word} at {name} is at {value:.0f} percent",
@@ -95,7 +95,7 @@ def _event(rng: random.Random, sender_id: str, name: str, series: int, severity:
         "id": sender_id,
         "source": SOURCES[kind],
         "type": TYPES[kind],
-        "title": TITLES[kind].format(name=name, word=word(series), value=value, number=number),
+        "title": TITLES[kind].format(name=name, word=word(series) if severity == "info" else "outage", value=value, number=number),
         "body": "",
         "occurred_at": rfc3339(at_ms),
         "entity": {"type": "service", "id": name},

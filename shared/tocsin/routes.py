@@ -286,6 +286,21 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         "GET",
+        "/v1/refusals",
+        "list_refusals",
+        "events",
+        "List events refused after they were accepted",
+        "An event whose id was in flight with other content was answered accepted; once the first one is stored, the "
+        "other is refused and listed here for seven days.",
+        "events:read",
+        "api",
+        "RefusalPage",
+        aliases=_aliases("/v1/refusals"),
+        query=_PAGE,
+        examples=(Example("newest", "What was refused lately."),),
+    ),
+    Route(
+        "GET",
         "/v1/incidents",
         "list_incidents",
         "incidents",

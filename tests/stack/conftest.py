@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+import http.client
 import json
 import os
 import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 import pytest
 
 from tocsin.access import keys
 from tocsin.access.principals import KeyRecord
+from tocsin.aws import keys as table_keys
 from tocsin.aws.bucket import Bucket
 from tocsin.aws.key_store import DynamoKeyStore
 from tocsin.aws.ledger import DynamoLedger
@@ -67,21 +71,29 @@ class Deployed:
     def ledger(self) -> DynamoLedger:
         return DynamoLedger(self.table, self.bucket, retention_days=90)
 
+    def secret(self, output: str) -> bytes:
+        """A secret of the stack, by the name of the output that names it."""
+        answer = self.client("secretsmanager").get_secret_value(SecretId=self.outputs[output])
+        return base64.b64decode(answer["SecretString"])
+
     def new_project(self, *scopes: str) -> tuple[str, str]:
         """A project of its own and a key for it, with the scopes of an ordinary project key or those given."""
         project = f"t{uuid.uuid4().hex[:16]}"
+        return project, self.new_key(project, *scopes)
+
+    def new_key(self, project: str, *scopes: str) -> str:
+        """One more key of a project."""
         text, key_id = keys.mint()
-        pepper = bootstrap.pepper(self.client, self.outputs)
         record = KeyRecord(
             key_id=key_id,
             project=project,
             env="live",
-            hash=keys.stored_hash(pepper, text),
+            hash=keys.stored_hash(self.secret("PepperSecretArn"), text),
             scopes=frozenset(scopes) or bootstrap.PROJECT_SCOPES,
             created_at=clock.now_ms(),
         )
         DynamoKeyStore(self.table).put(record)
-        return project, text
+        return text
 
     def call(
         self, method: str, path: str, body: Any = None, *, key: str | None = None, base: str = "api_url", **headers: str
@@ -100,6 +112,63 @@ class Deployed:
                 return _reply(answer.status, answer.read(), answer.headers)
         except urllib.error.HTTPError as error:
             return _reply(error.code, error.read(), error.headers)
+
+    def raw(
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
+        *,
+        key: str | None = None,
+        base: str = "api_url",
+    ) -> Reply:
+        """One HTTP request with exactly these headers besides Host, Content-Length and the key."""
+        address = urlsplit(self.contract[base])
+        connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=30)
+        try:
+            connection.putrequest(method, address.path + path, skip_accept_encoding=True)
+            if body:
+                connection.putheader("Content-Length", str(len(body)))
+            if key:
+                connection.putheader("X-Api-Key", key)
+            for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+                connection.putheader(name, value.encode("utf-8"))
+            connection.endheaders(body or None)
+            answer = connection.getresponse()
+            return _reply(answer.status, answer.read(), answer.headers)
+        finally:
+            connection.close()
+
+    def get(self, path: str, key: str) -> Any:
+        """`data` of a GET that must succeed."""
+        reply = self.call("GET", path, key=key)
+        assert reply.status == 200, reply
+        return reply.body["data"]
+
+    def send(self, key: str, events: Any) -> list[dict[str, Any]]:
+        """POST events that must all be taken; what became of each."""
+        reply = self.call("POST", "/v1/events", events, key=key)
+        assert reply.status == 202, reply
+        items: list[dict[str, Any]] = reply.body["data"]["items"]
+        return items
+
+    def depth(self, output: str = "ScoreQueueUrl") -> int:
+        """Messages that a queue holds, in hand and delayed ones included."""
+        sqs = self.client("sqs")
+        attributes = sqs.get_queue_attributes(QueueUrl=self.outputs[output], AttributeNames=["All"])["Attributes"]
+        counts = ("", "NotVisible", "Delayed")
+        return sum(int(attributes.get(f"ApproximateNumberOfMessages{one}", 0)) for one in counts)
+
+    def stored(self, project: str) -> int:
+        """Events in a project's log."""
+        return int((self.table.get(table_keys.log_head(project)) or {}).get("events", 0))
+
+    def settled(self, project: str, events: int) -> bool:
+        """Whether the log holds that many events and correlation has seen all of it."""
+        head = self.table.get(table_keys.log_head(project)) or {"events": 0, "n": 0}
+        cursor = self.table.get(table_keys.cursor(project)) or {"n": 1}
+        return bool(head["events"] == events and cursor["n"] == head["n"] + 1)
 
 
 def _reply(status: int, raw: bytes, headers: Any) -> Reply:

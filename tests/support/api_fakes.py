@@ -21,7 +21,7 @@ from tocsin.kernel import clock
 from tocsin.kernel.errors import Refusal
 from tocsin.kernel.http import Request
 from tocsin.kernel.ids import event_id
-from tocsin.routes import EXAMPLE_CHANNEL, EXAMPLE_INCIDENT, EXAMPLE_OTHER_INCIDENT, Example, Route
+from tocsin.routes import EXAMPLE_CHANNEL, EXAMPLE_EVENT, EXAMPLE_INCIDENT, EXAMPLE_OTHER_INCIDENT, Example, Route
 from tocsin.signals import correlation, events, incidents, scoring
 from tocsin.signals.incidents import Incident, View
 from tocsin.signals.topology import Topology
@@ -163,6 +163,11 @@ class Store:
         self.reads += 1
         return next((self._public(one) for one in self.log.get(project, []) if one["event_id"] == identity), None)
 
+    def refusals(self, project: str, position: Any, limit: int) -> Page[dict[str, Any]]:
+        self.reads += 1
+        one = {"event_id": EXAMPLE_EVENT, "at": clock.rfc3339(NOW), "reason": "ERR_IDEMPOTENCY_MISMATCH: other content"}
+        return Page([one] if project == PROJECT else [], None, 1)
+
     def by_sender_id(self, project: str, sender_id: str) -> list[dict[str, Any]]:
         self.reads += 1
         return [self._public(one) for one in self.log.get(project, []) if one["id"] == sender_id]
@@ -272,6 +277,7 @@ class Store:
 class _Events:
     def __init__(self, store: Store) -> None:
         self.page, self.get, self.by_sender_id = store.event_page, store.event, store.by_sender_id
+        self.refusals = store.refusals
 
 
 class _Incidents:

@@ -31,6 +31,11 @@ def list_events(call: Call, rooms: ApiRooms) -> Answer:
     return call.listing(rooms, asdict(filters), lambda at, limit: rooms.events.page(call.project, filters, at, limit))
 
 
+def list_refusals(call: Call, rooms: ApiRooms) -> Answer:
+    """Events that were accepted and then refused, because their id turned out to be stored with other content."""
+    return call.listing(rooms, None, lambda at, limit: rooms.events.refusals(call.project, at, limit))
+
+
 def find(call: Call, rooms: ApiRooms) -> Json:
     """The event a path names by server or sender id. Refuses ERR_NOT_FOUND, or ERR_AMBIGUOUS naming the
     sources.

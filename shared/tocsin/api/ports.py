@@ -86,6 +86,10 @@ class EventReader(Protocol):
         """The event of a server id, with incident_id when it belongs to one."""
         ...
 
+    def refusals(self, project: str, position: Any, limit: int) -> Page[Json]:
+        """Events that were refused after they had been accepted, newest day first: event_id, at, reason."""
+        ...
+
     def by_sender_id(self, project: str, sender_id: str) -> Sequence[Json]:
         """Every event that was sent with this id, one per source."""
         ...

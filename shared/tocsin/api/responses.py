@@ -271,6 +271,21 @@ class DryRunAnswer(Open):
     channels: list[dict[str, Any]]
 
 
+class Refused(Shape):
+    """An event that was accepted and then refused."""
+
+    event_id: str
+    at: str
+    reason: str
+
+
+class RefusalPage(Shape):
+    """Refusals, newest day first."""
+
+    PAGED = True
+    items: list[Refused]
+
+
 class HealingPage(Shape):
     """The supervisor's records, newest first."""
 

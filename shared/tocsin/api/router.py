@@ -31,6 +31,7 @@ SERVICES: Final[Mapping[str, Service]] = {
     "list_events": events.list_events,
     "get_event": events.get_event,
     "explain_event": events.explain_event,
+    "list_refusals": events.list_refusals,
     "list_incidents": incidents.list_incidents,
     "get_incident": incidents.get_incident,
     "change_incident": incidents.change_incident,

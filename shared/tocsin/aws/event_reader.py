@@ -15,11 +15,14 @@ from tocsin.aws import keys, segments
 from tocsin.aws.incident_store import DynamoIncidentStore
 from tocsin.aws.ledger import DynamoLedger, facet
 from tocsin.aws.table import Row, Table
+from tocsin.kernel import clock
 from tocsin.kernel.ids import event_id as server_id
 from tocsin.kernel.ids import native_sender_id
 
 #: Log rows looked at per request, opened or not.
 _MAX_ROWS: Final = 400
+#: How far back refusals are listed.
+_REFUSAL_DAYS: Final = 7
 
 Json = dict[str, Any]
 
@@ -108,6 +111,23 @@ class DynamoEventReader:
         kept = [n for n in numbers if keys.log_row(project, n) in rows]
         opened = dict(zip(kept, self._open([rows[keys.log_row(project, n)] for n in kept]), strict=True))
         return {(n, i): opened[n][i] for n, i in places if n in opened}
+
+    def refusals(self, project: str, position: Any, limit: int) -> Page[Json]:
+        """Events refused after they had been accepted, newest day first, in the order of their ids within a day."""
+        now = clock.now_ms()
+        at, low = position if position else (now, None)
+        found: list[Json] = []
+        for _ in range(_REFUSAL_DAYS):
+            rows = self._table.query(
+                keys.refusal_partition(project, keys.day(at)), low=low, limit=limit - len(found)
+            )
+            for row in rows:
+                found.append({"event_id": row["event_id"], "at": clock.rfc3339(row["at"]), "reason": row["reason"]})
+                low = row["sk"] + "~"
+            if len(found) == limit:
+                return Page(found, [at, low], len(found))
+            at, low = at - clock.DAY, None
+        return Page(found, None, len(found))
 
     def get(self, project: str, event_id: str) -> Json | None:
         return next(iter(self._get_many(project, [event_id])), None)

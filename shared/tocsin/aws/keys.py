@@ -127,8 +127,13 @@ def document(project: str, name: str) -> Key:
     return Key(partition(project, "doc"), name)
 
 
+def refusal_partition(project: str, yyyymmdd: str) -> str:
+    return partition(project, "refused", yyyymmdd)
+
+
 def refusal(project: str, at_ms: int, event_id: str, digest_hex: str) -> Key:
-    return Key(partition(project, "refused", day(at_ms)), f"{event_id}#{digest_hex[:16]}")
+    """An event refused after it was accepted; the same refusal met again is the same row."""
+    return Key(refusal_partition(project, day(at_ms)), f"{event_id}#{digest_hex[:16]}")
 
 
 def channel_partition(project: str) -> str:
