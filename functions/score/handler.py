@@ -18,6 +18,7 @@ def handler(messages: Sequence[tuple[str, str]], remaining_ms: Callable[[], int]
             "refused": outcome.refused,
             "unreadable": len(unreadable),
             "announced": outcome.announced,
+            "reasons": outcome.reasons,
         },
     )
     return outcome.failed | unreadable

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import boto3
 import pytest
+from tools.local import bootstrap
 
 from tocsin.access import keys
 from tocsin.access.principals import KeyRecord
@@ -27,7 +28,6 @@ from tocsin.aws.key_store import DynamoKeyStore
 from tocsin.aws.ledger import DynamoLedger
 from tocsin.aws.table import Table
 from tocsin.kernel import clock
-from tools.local import bootstrap
 
 
 @dataclass(frozen=True)

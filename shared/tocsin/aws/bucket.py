@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from tocsin.aws.clients import attempt
+
 
 class Bucket:
     """Puts and gets whole objects."""
@@ -15,10 +17,10 @@ class Bucket:
         self.name = name
 
     def put(self, key: str, data: bytes) -> None:
-        self._client.put_object(Bucket=self.name, Key=key, Body=data, ContentType="application/octet-stream")
+        attempt(self._client.put_object, Bucket=self.name, Key=key, Body=data, ContentType="application/octet-stream")
 
     def get(self, key: str) -> bytes:
-        body: bytes = self._client.get_object(Bucket=self.name, Key=key)["Body"].read()
+        body: bytes = attempt(self._client.get_object, Bucket=self.name, Key=key)["Body"].read()
         return body
 
     def get_many(self, keys: Sequence[str]) -> list[bytes]:

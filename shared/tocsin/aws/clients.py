@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from tocsin.kernel.errors import Retry
 
 #: Short timeouts and four attempts: a worker must notice trouble well before its own deadline.
 CONFIG = Config(
@@ -15,9 +19,27 @@ CONFIG = Config(
     retries={"mode": "standard", "max_attempts": 4},
     max_pool_connections=16,
 )
+#: Codes of a service that is there but busy, beside everything called throttling.
+_BUSY = frozenset(
+    {"ProvisionedThroughputExceededException", "RequestLimitExceeded", "SlowDown", "TooManyRequestsException"}
+)
 
 
 @cache
 def client(service: str) -> Any:
     """The client of one AWS service, honouring AWS_ENDPOINT_URL."""
     return boto3.client(service, config=CONFIG)  # type: ignore[call-overload]
+
+
+def attempt(call: Callable[..., Any], **arguments: Any) -> Any:
+    """One AWS call. Trouble that time may heal (no answer, throttling, 5xx) raises Retry; anything else as it is."""
+    try:
+        return call(**arguments)
+    except BotoCoreError as error:
+        raise Retry(f"no answer from AWS: {type(error).__name__}") from error
+    except ClientError as error:
+        code = error.response["Error"].get("Code", "")
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if status >= 500 or "Throttl" in code or code in _BUSY:
+            raise Retry(f"{error.operation_name}: {code}") from error
+        raise

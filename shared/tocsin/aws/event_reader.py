@@ -118,9 +118,7 @@ class DynamoEventReader:
         at, low = position if position else (now, None)
         found: list[Json] = []
         for _ in range(_REFUSAL_DAYS):
-            rows = self._table.query(
-                keys.refusal_partition(project, keys.day(at)), low=low, limit=limit - len(found)
-            )
+            rows = self._table.query(keys.refusal_partition(project, keys.day(at)), low=low, limit=limit - len(found))
             for row in rows:
                 found.append({"event_id": row["event_id"], "at": clock.rfc3339(row["at"]), "reason": row["reason"]})
                 low = row["sk"] + "~"

@@ -18,7 +18,8 @@ from tocsin.kernel.ids import base32_digest, id_time_ms
 GLOBAL: Final[Mapping[str, str]] = {
     "key#": "API keys are looked up before their project is known",
     "due#": "directory of outbox partitions by minute, so that the relay finds due rows without a scan",
-    "sys#": "the deployment's own records: heartbeats, relay watermark, healings",
+    "sys#": "the deployment's own records: heartbeats, relay watermark, healings, head of the journal",
+    "jrn#": "directory of evidence partitions by minute, so that the journal finds what waits without a scan",
 }
 #: Commits whose log rows share a partition.
 LOG_BUCKET: Final = 100
@@ -199,9 +200,43 @@ def outbox_shard(row_id: str) -> int:
     return int.from_bytes(row_id.encode("utf-8")[-4:], "big") % OUTBOX_SHARDS
 
 
+def evidence_partition(project: str, yyyymmdd: str) -> str:
+    return partition(project, "evidence", yyyymmdd)
+
+
 def evidence(project: str, at_ms: int, row_id: str) -> Key:
-    """Evidence waits here, outside the due directory, until the journal takes it."""
-    return Key(partition(project, "evidence", day(at_ms)), f"{at_ms:015d}#{row_id}")
+    """Evidence waits here until the journal has sealed it."""
+    return Key(evidence_partition(project, day(at_ms)), f"{at_ms:015d}#{row_id}")
+
+
+def evidence_directory(minute_text: str) -> str:
+    return f"jrn#{minute_text}"
+
+
+def evidence_due(written_ms: int, project: str, at_ms: int) -> Key:
+    """Says that evidence of a project and day was written in this minute."""
+    return Key(evidence_directory(minute(written_ms)), f"{project}#{day(at_ms)}")
+
+
+def journal_partition(project: str, yyyymmdd: str) -> str:
+    return partition(project, "journal", yyyymmdd)
+
+
+def journal_entry(project: str, at_ms: int, index: int) -> Key:
+    """A project's index of its entries; the journal itself is in its bucket."""
+    return Key(journal_partition(project, day(at_ms)), f"{at_ms:015d}#{index:015d}")
+
+
+def journal_head() -> Key:
+    return Key("sys#journal", "head")
+
+
+def journal_reservation(first: int) -> Key:
+    return Key("sys#journal", f"reserved#{first:015d}")
+
+
+def journal_watermark() -> Key:
+    return Key("sys#journal", "watermark")
 
 
 def due(minute_text: str, project: str, shard: int) -> Key:

@@ -41,10 +41,12 @@ def outbox_writes(table: Table, rows: Sequence[OutboxRow], now: int) -> list[Wri
         life_s = max(row.due, now) // 1000 + _DIRECTORY_LIFE_S
         content = {"kind": row.kind, "due": row.due, "payload": row.payload, "project": row.project, "exp": life_s}
         writes.append(table.put_write(outbox_key(row), content | {"row_id": row.row_id}))
-        if row.kind != "evidence":
-            directories.add((keys.minute(row.due), row.project, keys.outbox_shard(row.row_id), life_s))
-    for minute, project, shard, life_s in sorted(directories):
-        writes.append(table.put_write(keys.due(minute, project, shard), {"exp": life_s}))
+        if row.kind == "evidence":
+            directories.add((keys.evidence_due(now, row.project, row.due), life_s))
+        else:
+            shard = keys.outbox_shard(row.row_id)
+            directories.add((keys.due(keys.minute(row.due), row.project, shard), life_s))
+    writes += [table.put_write(key, {"exp": life_s}) for key, life_s in sorted(dict(sorted(directories)).items())]
     return writes
 
 

@@ -25,6 +25,7 @@ class Queue:
         self.url = url
 
     def send_text(self, body: str, delay_s: int = 0) -> None:
+        """Raises Retry when the queue did not take the message, whatever the reason."""
         try:
             self._client.send_message(QueueUrl=self.url, MessageBody=body, DelaySeconds=delay_s)
         except (BotoCoreError, ClientError) as error:
@@ -73,10 +74,7 @@ class SealedQueue:
         body = envelope.seal(message, self._key)
         if len(body) > CLAIM_CHECK_BYTES:
             key = f"claim/{message.project}/{message.envelope_id}"
-            try:
-                self._bucket.put(key, body.encode("ascii"))
-            except (BotoCoreError, ClientError) as error:
-                raise Retry(f"the store did not take the message: {type(error).__name__}") from error
+            self._bucket.put(key, body.encode("ascii"))
             body = json.dumps({"claim": key})
         self._queue.send_text(body)
 

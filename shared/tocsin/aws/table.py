@@ -7,14 +7,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from botocore.exceptions import ClientError
 
+from tocsin.aws.clients import attempt
 from tocsin.aws.keys import Key
 from tocsin.kernel.errors import Retry
 
 Row = dict[str, Any]
+Page = TypeVar("Page")
+Result = TypeVar("Result")
 #: DynamoDB's own limits per call.
 MAX_TRANSACTION: Final = 100
 MAX_BATCH_GET: Final = 100
@@ -113,7 +116,7 @@ class Table:
 
     # reads
     def get(self, key: Key, *, consistent: bool = True) -> Row | None:
-        answer = self._client.get_item(TableName=self.name, Key=_key(key), ConsistentRead=consistent)
+        answer = attempt(self._client.get_item, TableName=self.name, Key=_key(key), ConsistentRead=consistent)
         item = answer.get("Item")
         return from_item(item) if item else None
 
@@ -121,28 +124,23 @@ class Table:
         """Rows that exist among `keys`, whatever their number; several calls run side by side."""
         wanted = list(dict.fromkeys(keys))
         pages = [wanted[i : i + MAX_BATCH_GET] for i in range(0, len(wanted), MAX_BATCH_GET)]
-        if len(pages) <= 1:
-            results: Iterable[dict[Key, Row]] = (self._get_page(page, consistent) for page in pages)
-        else:
-            with ThreadPoolExecutor(min(8, len(pages))) as pool:
-                results = list(pool.map(lambda page: self._get_page(page, consistent), pages))
         found: dict[Key, Row] = {}
-        for result in results:
+        for result in _side_by_side(lambda page: self._get_page(page, consistent), pages):
             found.update(result)
         return found
 
     def _get_page(self, keys: Sequence[Key], consistent: bool) -> dict[Key, Row]:
         request = {self.name: {"Keys": [_key(key) for key in keys], "ConsistentRead": consistent}}
         found: dict[Key, Row] = {}
-        for attempt in range(_ATTEMPTS):
-            answer = self._client.batch_get_item(RequestItems=request)
+        for turn in range(_ATTEMPTS):
+            answer = attempt(self._client.batch_get_item, RequestItems=request)
             for item in answer["Responses"].get(self.name, ()):
                 row = from_item(item)
                 found[Key(row["pk"], row["sk"])] = row
             request = answer.get("UnprocessedKeys") or {}
             if not request:
                 return found
-            self._backoff(attempt)
+            self._backoff(turn)
         raise Retry("table reads are throttled")
 
     def query(
@@ -181,7 +179,7 @@ class Table:
         while True:
             if left is not None:
                 request["Limit"] = left
-            answer = self._client.query(**request)
+            answer = attempt(self._client.query, **request)
             for item in answer["Items"]:
                 yield from_item(item)
             if left is not None:
@@ -212,7 +210,7 @@ class Table:
 
     def _single(self, method: str, arguments: dict[str, Any]) -> None:
         try:
-            getattr(self._client, method)(**arguments)
+            attempt(getattr(self._client, method), **arguments)
         except ClientError as error:
             if error.response["Error"]["Code"] == "ConditionalCheckFailedException":
                 raise ConditionFailed([0]) from error
@@ -228,11 +226,11 @@ class Table:
     def _write_all(self, requests: list[dict[str, Any]]) -> None:
         for start in range(0, len(requests), MAX_BATCH_WRITE):
             pending = {self.name: requests[start : start + MAX_BATCH_WRITE]}
-            for attempt in range(_ATTEMPTS):
-                pending = self._client.batch_write_item(RequestItems=pending).get("UnprocessedItems") or {}
+            for turn in range(_ATTEMPTS):
+                pending = attempt(self._client.batch_write_item, RequestItems=pending).get("UnprocessedItems") or {}
                 if not pending:
                     break
-                self._backoff(attempt)
+                self._backoff(turn)
             else:
                 raise Retry("table writes are throttled")
 
@@ -280,9 +278,9 @@ class Table:
     def transact(self, writes: Sequence[Write]) -> None:
         """All or nothing. Raises ConditionFailed with the failing positions; conflicts and throttles are retried."""
         items = [write.operation for write in writes]
-        for attempt in range(_ATTEMPTS):
+        for turn in range(_ATTEMPTS):
             try:
-                self._client.transact_write_items(TransactItems=items)
+                attempt(self._client.transact_write_items, TransactItems=items)
                 return
             except ClientError as error:
                 if error.response["Error"]["Code"] != "TransactionCanceledException":
@@ -293,25 +291,24 @@ class Table:
                     raise ConditionFailed(failed) from error
                 if not {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"} & set(codes):
                     raise
-            self._backoff(attempt)
+            self._backoff(turn)
         raise Retry("table transactions are in conflict")
 
     def statements(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> list[str | None]:
         """PartiQL batch; one entry per statement: None when it was carried out, else the error code."""
-        outcome: list[str | None] = []
-        for start in range(0, len(statements), MAX_STATEMENTS):
-            outcome += self._statement_page(statements[start : start + MAX_STATEMENTS])
-        return outcome
+        pages = [statements[i : i + MAX_STATEMENTS] for i in range(0, len(statements), MAX_STATEMENTS)]
+        return [code for page in _side_by_side(self._statement_page, pages) for code in page]
 
     def _statement_page(self, page: Sequence[tuple[str, Sequence[Any]]]) -> list[str | None]:
         codes: list[str | None] = [None] * len(page)
         pending = list(range(len(page)))
-        for attempt in range(_ATTEMPTS):
-            answer = self._client.batch_execute_statement(
+        for turn in range(_ATTEMPTS):
+            answer = attempt(
+                self._client.batch_execute_statement,
                 Statements=[
                     {"Statement": page[i][0], "Parameters": [to_attribute(value) for value in page[i][1]]}
                     for i in pending
-                ]
+                ],
             )
             again = []
             for i, response in zip(pending, answer["Responses"], strict=True):
@@ -323,12 +320,20 @@ class Table:
             pending = again
             if not pending:
                 return codes
-            self._backoff(attempt)
+            self._backoff(turn)
         raise Retry("table statements are throttled")
 
-    def _backoff(self, attempt: int) -> None:
-        self._pause(random.uniform(0, 0.05 * 2**attempt))  # noqa: S311 - jitter, not a secret
+    def _backoff(self, turn: int) -> None:
+        self._pause(random.uniform(0, 0.05 * 2**turn))  # noqa: S311 - jitter, not a secret
 
 
 def _key(key: Key) -> dict[str, Any]:
     return {"pk": {"S": key.pk}, "sk": {"S": key.sk}}
+
+
+def _side_by_side(work: Callable[[Page], Result], pages: Sequence[Page]) -> list[Result]:
+    """`work` of each page, in order; several calls are under way at once."""
+    if len(pages) <= 1:
+        return [work(page) for page in pages]
+    with ThreadPoolExecutor(min(8, len(pages))) as pool:
+        return list(pool.map(work, pages))

@@ -153,6 +153,16 @@ def edge_names(size: int) -> list[TileName]:
     return names
 
 
+def file_names(size: int) -> list[TileName]:
+    """Every bundle and tile that a tree of `size` entries consists of; what a copy of the log must hold."""
+    bundles = [TileName(None, n, min(WIDTH, size - n * WIDTH)) for n in range(-(-size // WIDTH))]
+    full, level = [], 0
+    while size >> 8 * (level + 1):
+        full += [TileName(level, n, WIDTH) for n in range(size >> 8 * (level + 1))]
+        level += 1
+    return [*bundles, *full, *edge_names(size)]
+
+
 def load_edge(size: int, read: Read) -> Edge:
     """The right edge as stored. Raises Damaged for tiles that are missing, of a wrong length, or disagree
     with the partial bundle."""

@@ -35,6 +35,8 @@ from tocsin.signals.ports import (
 
 #: Attempts to commit on a moving head before the messages are given back.
 COMMIT_ATTEMPTS: Final = 12
+#: Nothing is begun with less time left than this.
+MIN_REMAINING_MS: Final = 3 * clock.SECOND
 #: Added to an attempt's longest life before its marks may be taken: covers clock skew and a slow start.
 CLAIM_MARGIN_MS: Final = 5 * clock.SECOND
 
@@ -43,8 +45,8 @@ CLAIM_MARGIN_MS: Final = 5 * clock.SECOND
 class Outcome:
     """What became of a batch: ids of messages to give back, and counts of events by fate.
 
-    `announced` is False when events were committed but the bus did not take the fact; the supervisor then wakes
-    the next stage.
+    `reasons` says why messages were given back. `announced` is False when events were committed but the bus did not
+    take the fact; the supervisor then wakes the next stage.
     """
 
     failed: set[str] = field(default_factory=set)
@@ -52,15 +54,28 @@ class Outcome:
     duplicates: int = 0
     refused: int = 0
     announced: bool = True
+    reasons: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class _Arrival:
-    """One distinct event of a batch and the messages that carry it."""
+    """One distinct event of a batch, the messages that carry it, and the digests of its further copies."""
 
     event: Event
     digest: bytes
-    messages: list[str]
+    messages: list[str] = field(default_factory=list)
+    copies: list[bytes] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """What one call knows while it works on one project."""
+
+    project: str
+    outcome: Outcome
+    facts: list[Fact]
+    remaining_ms: Callable[[], int]
+    lifetime_ms: int
 
 
 class ScoreWorker:
@@ -90,77 +105,84 @@ class ScoreWorker:
         by_project: dict[str, list[Message]] = {}
         for message in messages:
             by_project.setdefault(message.project, []).append(message)
-        facts = []
+        facts: list[Fact] = []
         for project, group in by_project.items():
-            if remaining_ms() < 3 * clock.SECOND:
-                outcome.failed.update(message.message_id for message in group)
-                continue
-            fact = self._project(project, group, outcome, remaining_ms, lifetime_ms)
-            if fact:
-                facts.append(fact)
+            self._project(_Attempt(project, outcome, facts, remaining_ms, lifetime_ms), group)
         try:
             self._bus.publish(facts)
         except Retry:
             outcome.announced = False
         return outcome
 
-    def _project(
-        self,
-        project: str,
-        messages: Sequence[Message],
-        outcome: Outcome,
-        remaining_ms: Callable[[], int],
-        lifetime_ms: int,
-    ) -> Fact | None:
+    def _project(self, attempt: _Attempt, messages: Sequence[Message]) -> None:
+        """Commit what these messages carry; those for which that fails are given back."""
+        if attempt.remaining_ms() < MIN_REMAINING_MS:
+            attempt.outcome.failed.update(message.message_id for message in messages)
+            return
         commit_id = new_id("cmt", self._now())
-        arrivals = self._distinct(project, messages, outcome)
         try:
-            claimed = self._claim(project, commit_id, arrivals, outcome, lifetime_ms)
-            if not claimed:
-                return None
-            number = self._commit(project, commit_id, messages[0].trace_id, claimed, remaining_ms)
-        except (CommitDead, Retry):
-            outcome.failed.update(message.message_id for message in messages)
-            return None
-        outcome.stored += len(claimed)
-        return Fact("EventScored", {"project": project, "n": number, "count": len(claimed)})
+            self._commit_messages(attempt, commit_id, messages)
+        except (CommitDead, Retry) as failure:
+            self._give_back(attempt, commit_id, messages, failure)
+        except Exception as defect:  # one message of the group may be poison: the others must not share its fate
+            if len(messages) == 1 or not self._bury(attempt, commit_id):
+                self._give_back(attempt, commit_id, messages, defect)
+                return
+            for message in messages:
+                self._project(attempt, [message])
 
-    def _distinct(self, project: str, messages: Sequence[Message], outcome: Outcome) -> dict[str, _Arrival]:
+    def _give_back(self, attempt: _Attempt, commit_id: str, messages: Sequence[Message], reason: Exception) -> None:
+        """Let the messages come back, and free what this attempt had claimed, so that nobody waits for it to age."""
+        self._bury(attempt, commit_id)
+        attempt.outcome.failed.update(message.message_id for message in messages)
+        attempt.outcome.reasons.append(f"{type(reason).__name__}: {reason}"[:200])
+
+    def _bury(self, attempt: _Attempt, commit_id: str) -> bool:
+        """Give this attempt up. False when even that failed, or when its commit stands after all."""
+        try:
+            return self._ledger.bury(attempt.project, commit_id, self._now()) == "dead"
+        except Exception:  # whatever keeps the ledger away: the marks age, and another attempt buries this one
+            return False
+
+    def _commit_messages(self, attempt: _Attempt, commit_id: str, messages: Sequence[Message]) -> None:
+        project, outcome = attempt.project, attempt.outcome
+        arrivals = self._distinct(messages)
+        claimed = self._claim(attempt, commit_id, arrivals)
+        if not claimed:
+            return
+        number = self._commit(attempt, commit_id, messages[0].trace_id, claimed)
+        outcome.stored += len(claimed)
+        for arrival in claimed:
+            self._account(attempt, arrival, arrival.digest, arrival.copies)
+        attempt.facts.append(Fact("EventScored", {"project": project, "n": number, "count": len(claimed)}))
+
+    @staticmethod
+    def _distinct(messages: Sequence[Message]) -> dict[str, _Arrival]:
         arrivals: dict[str, _Arrival] = {}
         for message in messages:
             events, digests = message.payload["events"], message.payload["digests"]
             for event, digest in zip(events, map(bytes.fromhex, digests), strict=True):
-                event_id = event["event_id"]
-                first = arrivals.get(event_id)
-                if first is None:
-                    arrivals[event_id] = _Arrival(event, digest, [message.message_id])
-                    continue
+                first = arrivals.setdefault(event["event_id"], _Arrival(event, digest))
                 first.messages.append(message.message_id)
-                self._repeat(project, event_id, first.digest, digest, outcome)
+                if first.event is not event:
+                    first.copies.append(digest)
         return arrivals
 
-    def _repeat(self, project: str, event_id: str, kept: bytes, sent: bytes, outcome: Outcome) -> None:
-        """Account for a second copy of an event that is or will be stored."""
-        if kept == sent:
-            outcome.duplicates += 1
-            return
-        outcome.refused += 1
-        self._ledger.refuse(
-            project, event_id, sent, self._now(), "ERR_IDEMPOTENCY_MISMATCH: the id is stored with other content"
-        )
+    def _account(self, attempt: _Attempt, arrival: _Arrival, stored: bytes, sent: Sequence[bytes]) -> None:
+        """Say what became of further copies of an event that is stored with digest `stored`."""
+        for digest in sent:
+            if digest == stored:
+                attempt.outcome.duplicates += 1
+                continue
+            attempt.outcome.refused += 1
+            reason = "ERR_IDEMPOTENCY_MISMATCH: the id is stored with other content"
+            self._ledger.refuse(attempt.project, arrival.event["event_id"], digest, self._now(), reason)
 
-    def _claim(
-        self,
-        project: str,
-        commit_id: str,
-        arrivals: dict[str, _Arrival],
-        outcome: Outcome,
-        lifetime_ms: int,
-    ) -> list[_Arrival]:
-        """Arrivals that this attempt owns, in order; fills in the fate of all others."""
-        now = self._now()
+    def _claim(self, attempt: _Attempt, commit_id: str, arrivals: dict[str, _Arrival]) -> list[_Arrival]:
+        """Arrivals that this attempt owns, in order; settles the fate of all others."""
+        now, project = self._now(), attempt.project
         foreign = self._ledger.claim(project, commit_id, {k: a.digest for k, a in arrivals.items()}, now)
-        fates = self._fates(project, foreign, now, lifetime_ms)
+        fates = self._fates(project, foreign, now, attempt.lifetime_ms)
         owned = []
         for event_id, arrival in arrivals.items():
             mark = foreign.get(event_id)
@@ -169,11 +191,11 @@ class ScoreWorker:
                 continue
             match fates[mark.commit_id]:
                 case "committed":
-                    self._repeat(project, event_id, mark.digest, arrival.digest, outcome)
+                    self._account(attempt, arrival, mark.digest, [arrival.digest, *arrival.copies])
                 case "dead" if self._ledger.take_over(project, event_id, mark, commit_id, arrival.digest, self._now()):
                     owned.append(arrival)
                 case _:
-                    outcome.failed.update(arrival.messages)
+                    attempt.outcome.failed.update(arrival.messages)
         return owned
 
     def _fates(self, project: str, foreign: dict[str, Mark], now: int, lifetime_ms: int) -> dict[str, str]:
@@ -193,19 +215,13 @@ class ScoreWorker:
                 fates[commit_id] = self._ledger.bury(project, commit_id, now)
         return fates
 
-    def _commit(
-        self,
-        project: str,
-        commit_id: str,
-        trace_id: str,
-        claimed: Sequence[_Arrival],
-        remaining_ms: Callable[[], int],
-    ) -> int:
+    def _commit(self, attempt: _Attempt, commit_id: str, trace_id: str, claimed: Sequence[_Arrival]) -> int:
+        project = attempt.project
         topology_version, topology = self._topologies.topology(project)
         prepared = [scoring.prepare(arrival.event, topology) for arrival in claimed]
         hot_keys, _ = scoring.needs(prepared)
         for _ in range(COMMIT_ATTEMPTS):
-            if remaining_ms() < 2 * clock.SECOND:
+            if attempt.remaining_ms() < MIN_REMAINING_MS:
                 break
             head = self._ledger.head(project)
             hot, _ = self._ledger.states(project, head, hot_keys, ())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.support.events import stored_event
 from tests.support.pipeline_fakes import FixedTopology, MemoryBus, MemoryLedger
 
-from tocsin.signals.ports import Message
+from tocsin.signals.ports import HeadMoved, Message
 from tocsin.signals.scorer import ScoreWorker
 
 LIFETIME_MS = 20_000
@@ -131,6 +131,51 @@ def test_a_young_claim_of_a_live_worker_is_left_alone() -> None:
     message = Message("m1", "demo", "t", {"events": [event], "digests": ["00" * 16]})
     assert worker.handle([message], lambda: LIFETIME_MS).failed == {"m1"}
     assert ("demo", "cmt_other") not in ledger.commits
+
+
+def test_a_poison_event_fails_alone() -> None:
+    ledger = MemoryLedger()
+    worker = ScoreWorker(ledger, MemoryBus(), FixedTopology(), now=lambda: 1_790_000_000_000)
+    good, bad = stored_event("a"), stored_event("b", occurred_at="not a time", received_at="nor this")
+    messages = [
+        Message(name, "demo", "t", {"events": [event], "digests": ["00" * 16]})
+        for name, event in (("m1", good), ("m2", bad), ("m3", stored_event("c")))
+    ]
+    outcome = worker.handle(messages, lambda: LIFETIME_MS)
+    assert outcome.failed == {"m2"}
+    assert outcome.stored == 2
+    assert "ValueError" in outcome.reasons[0]
+
+
+def test_an_attempt_that_gave_up_leaves_no_claim_that_must_age() -> None:
+    ledger = MemoryLedger()
+    now = 1_790_000_000_000
+
+    def moving(step: str) -> None:
+        if step == "commit":
+            raise HeadMoved("demo")
+
+    ledger.hook = moving
+    worker = ScoreWorker(ledger, MemoryBus(), FixedTopology(), now=lambda: now)
+    message = Message("m1", "demo", "t", {"events": [stored_event("a")], "digests": ["00" * 16]})
+    assert worker.handle([message], lambda: LIFETIME_MS).failed == {"m1"}
+    ledger.hook = lambda step: None
+    assert worker.handle([message], lambda: LIFETIME_MS).stored == 1
+
+
+def test_copies_are_judged_by_what_is_stored() -> None:
+    ledger = MemoryLedger()
+    worker = ScoreWorker(ledger, MemoryBus(), FixedTopology(), now=lambda: 1_790_000_000_000)
+    event = stored_event("a")
+    stored = Message("m1", "demo", "t", {"events": [event], "digests": ["22" * 16]})
+    assert worker.handle([stored], lambda: LIFETIME_MS).stored == 1
+    both = [
+        Message(name, "demo", "t", {"events": [stored_event("a")], "digests": [digest * 16]})
+        for name, digest in (("m2", "11"), ("m3", "22"))
+    ]
+    outcome = worker.handle(both, lambda: LIFETIME_MS)
+    assert (outcome.refused, outcome.duplicates, outcome.failed) == (1, 1, set())
+    assert ledger.refused == {("demo", event["event_id"], b"\x11" * 16)}
 
 
 def test_too_little_time_gives_messages_back_untouched() -> None:

@@ -1,0 +1,492 @@
+"""$ per million events, priced from the calls a run really makes.
+
+The deployed functions' handlers run in this process, with the environment they are deployed with, against the embedded
+cloud, on a table, a bucket, a bus and queues of their own. A hook in every boto client counts calls, asks DynamoDB for
+its consumed capacity (exact for writes there) and computes reads from item sizes. What Lambda itself does for a queue
+(receive, delete, start a function) is counted by the documented rules. Messages are handed from function to function
+here, so that the number of messages per invocation is what the run says.
+
+Two figures depend on the machine: GB-seconds, from measured wall time here; and beside them what AWS would bill if
+processor time ran at the share of a core that the memory buys, and calls took the times assumed in prices.json.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import secrets
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from bench import report, stack, workload
+from bench.capacity import item_size, read_units, write_units
+from bench.chain import url_event
+
+#: Messages (requests) of one score invocation: BatchSize of the template.
+MESSAGES = 10
+#: Requests sent per run by events per request.
+REQUESTS = {1: 600, 25: 200, 100: 100}
+TARGETS = {"url": {1: 2.5, 25: 0.80, 100: 0.75}, "rest": {1: 6.0, 25: 0.95, 100: 0.80}}
+TERMS = ("API requests", "Lambda requests", "Lambda GB-s", "SQS", "DynamoDB writes", "DynamoDB reads", "S3", "EventBridge", "logs")
+_CHUNK = 64 * 1024
+_COLUMNS = re.compile(r"'(\w+)': \?")
+
+
+@lru_cache(maxsize=1)
+def prices() -> dict[str, Any]:
+    return dict(json.loads((Path(__file__).parent / "prices.json").read_text()))
+
+
+def usd(name: str) -> float:
+    return float(prices()[name]["usd"])
+
+
+@dataclass
+class Bill:
+    """What one part of the pipeline used."""
+
+    invocations: int = 0
+    gb_s: float = 0.0
+    modelled_gb_s: float = 0.0
+    cpu_s: float = 0.0
+    sqs: int = 0
+    writes: float = 0.0
+    reads: float = 0.0
+    s3: float = 0.0
+    facts: int = 0
+    log_bytes: int = 0
+    secret_calls: int = 0
+    calls: Counter[str] = field(default_factory=Counter)
+    units: Counter[str] = field(default_factory=Counter)
+
+    def terms(self) -> dict[str, float]:
+        """USD by term, without the front's own price."""
+        return {
+            "Lambda requests": self.invocations * usd("lambda_request"),
+            "Lambda GB-s": self.gb_s * usd("lambda_gb_second"),
+            "SQS": self.sqs * usd("sqs_request"),
+            "DynamoDB writes": self.writes * usd("dynamodb_write_unit"),
+            "DynamoDB reads": self.reads * usd("dynamodb_read_unit"),
+            "S3": self.s3,
+            "EventBridge": self.facts * usd("eventbridge_event"),
+            "logs": self.log_bytes * usd("log_byte"),
+        }
+
+
+class Meter:
+    """Counts what boto clients do under the name of the part that is running."""
+
+    def __init__(self) -> None:
+        self.part = "setup"
+        self.bills: dict[str, Bill] = {}
+        self.sent: dict[str, list[str]] = {}
+        self.facts: list[dict[str, Any]] = []
+        self.stored_items = self.stored_bytes = self.stored_objects = 0
+
+    @property
+    def bill(self) -> Bill:
+        return self.bills.setdefault(self.part, Bill())
+
+    def attach(self, client: Any) -> None:
+        client.meta.events.register("provide-client-params.*", self._before)
+        client.meta.events.register("after-call.*", self._after)
+
+    def _before(self, params: dict[str, Any], model: Any, context: dict[str, Any], **_: Any) -> dict[str, Any]:
+        context["bench"] = params
+        if model.input_shape is not None and "ReturnConsumedCapacity" in model.input_shape.members:
+            return {**params, "ReturnConsumedCapacity": "TOTAL"}
+        return params
+
+    def _after(self, parsed: dict[str, Any], model: Any, context: dict[str, Any], **_: Any) -> None:
+        params, name = context.get("bench") or {}, model.name
+        bill = self.bill
+        bill.calls[name] += 1
+        match model.service_model.service_name:
+            case "dynamodb":
+                writes, reads = _capacity(name, params, parsed)
+                bill.writes += writes
+                bill.reads += reads
+                bill.units[name] += writes  # type: ignore[assignment]
+                self._stored(name, params)
+            case "sqs":
+                if name == "SendMessage":
+                    bill.sqs += _chunks(len(params["MessageBody"]))
+                    self.sent.setdefault(params["QueueUrl"], []).append(params["MessageBody"])
+                else:
+                    bill.sqs += 1
+            case "events":
+                for entry in params.get("Entries", ()):
+                    bill.facts += _chunks(len(entry["Detail"]))
+                    bill.sqs += 1  # the rule's target is a queue
+                    self.facts.append({"detail-type": entry["DetailType"], "detail": json.loads(entry["Detail"])})
+            case "s3":
+                bill.s3 += usd("s3_put") if name == "PutObject" else usd("s3_get")
+                if name == "PutObject":
+                    self.stored_objects += len(params["Body"])
+            case "secretsmanager":
+                bill.secret_calls += 1
+
+    def _stored(self, name: str, params: dict[str, Any]) -> None:
+        sizes = []
+        if name == "TransactWriteItems":
+            sizes = [item_size(member["Put"]["Item"]) for member in params["TransactItems"] if "Put" in member]
+        elif name == "BatchExecuteStatement":
+            sizes = [_statement_size(one) for one in params["Statements"] if one["Statement"].startswith("INSERT")]
+        elif name == "PutItem":
+            sizes = [item_size(params["Item"])]
+        self.stored_items += len(sizes)
+        self.stored_bytes += sum(sizes)
+
+
+def _chunks(size: int) -> int:
+    return max(1, -(-size // _CHUNK))
+
+
+def _statement_size(statement: dict[str, Any]) -> int:
+    names = _COLUMNS.findall(statement["Statement"])
+    if names:
+        return item_size(dict(zip(names, statement["Parameters"], strict=True)))
+    return sum(item_size({"z": value}) for value in statement["Parameters"])
+
+
+def _capacity(name: str, params: dict[str, Any], parsed: dict[str, Any]) -> tuple[float, float]:
+    """(write units, read units) of one call. Reads and PartiQL are computed; the embedded cloud has them wrong."""
+    consistent = bool(params.get("ConsistentRead"))
+    if name == "GetItem":
+        return 0.0, read_units(item_size(parsed.get("Item", {})), consistent)
+    if name == "Query":
+        return 0.0, read_units(sum(map(item_size, parsed.get("Items", ()))), consistent)
+    if name == "BatchGetItem":
+        reads = 0.0
+        for table, request in params["RequestItems"].items():
+            found = parsed.get("Responses", {}).get(table, [])
+            consistent = bool(request.get("ConsistentRead"))
+            reads += sum(read_units(item_size(item), consistent) for item in found)
+            reads += (len(request["Keys"]) - len(found)) * read_units(0, consistent)
+        return 0.0, reads
+    if name == "BatchExecuteStatement":
+        return float(sum(write_units(_statement_size(one)) for one in params["Statements"])), 0.0
+    consumed = parsed.get("ConsumedCapacity") or []
+    consumed = [consumed] if isinstance(consumed, dict) else consumed
+    return sum(float(one["CapacityUnits"]) for one in consumed), 0.0
+
+
+class Lines(io.StringIO):
+    """Takes the log in place of standard output and counts it as CloudWatch would."""
+
+    def __init__(self, meter: Meter) -> None:
+        super().__init__()
+        self._meter = meter
+
+    def write(self, text: str) -> int:
+        lines = sum(1 for line in text.split("\n") if line.strip())
+        self._meter.bill.log_bytes += len(text) + lines * prices()["assumptions"]["log_bytes_per_line"]
+        return len(text)
+
+
+class Pipeline:
+    """The functions of the signal's way in one process, with a project of its own per run."""
+
+    def __init__(self) -> None:
+        self.meter = Meter()
+        name = f"bench-{secrets.token_hex(4)}"
+        dynamodb, sqs = stack.client("dynamodb"), stack.client("sqs")
+        self.table = name
+        dynamodb.create_table(
+            TableName=name,
+            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+            AttributeDefinitions=[{"AttributeName": n, "AttributeType": "S"} for n in ("pk", "sk")],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        stack.client("s3").create_bucket(Bucket=name)
+        stack.client("events").create_event_bus(Name=name)
+        self.queues = {
+            stage: str(sqs.create_queue(QueueName=f"{name}-{stage}")["QueueUrl"])
+            for stage in ("score", "correlate", "notify", "relay")
+        }
+        merged: dict[str, str] = {}
+        for function in stack.FUNCTIONS:
+            merged |= stack.environment(function)
+        merged |= {"TOCSIN_TABLE": name, "TOCSIN_BUCKET": name, "TOCSIN_BUS": name}
+        merged |= {f"TOCSIN_{stage.upper()}_QUEUE": url for stage, url in self.queues.items()}
+        os.environ.update(merged | stack.credentials())
+        self.handlers = {one: stack.handler(one).handler for one in ("ingest", "score", "correlate", "notify", "relay")}
+        from tocsin import wiring
+        from tocsin.aws import clients
+        from tocsin.entry import logger
+
+        for service in ("dynamodb", "s3", "sqs", "events", "secretsmanager"):
+            self.meter.attach(clients.client(service))
+        logger.registered_handler.stream = Lines(self.meter)  # type: ignore[attr-defined]
+        self.ledger = wiring.ledger()
+        fold = self.ledger._fold
+
+        def metered_fold(project: str, head: Any) -> None:
+            with self.within("fold"):
+                fold(project, head)
+
+        self.ledger._fold = metered_fold  # type: ignore[method-assign]
+
+    def close(self) -> None:
+        """Take away what the run made, objects included."""
+        stack.client("dynamodb").delete_table(TableName=self.table)
+        s3 = stack.client("s3")
+        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=self.table):
+            for item in page.get("Contents", ()):
+                s3.delete_object(Bucket=self.table, Key=item["Key"])
+        s3.delete_bucket(Bucket=self.table)
+        stack.client("events").delete_event_bus(Name=self.table)
+        for url in self.queues.values():
+            stack.client("sqs").delete_queue(QueueUrl=url)
+
+    @contextmanager
+    def within(self, part: str) -> Iterator[None]:
+        before, self.meter.part = self.meter.part, part
+        try:
+            yield
+        finally:
+            self.meter.part = before
+
+    def invoke(self, function: str, event: dict[str, Any], part: str = "") -> dict[str, Any]:
+        """Call a handler as Lambda would and bill it to `part` (default: the function's name)."""
+        memory_gb = stack.configuration(function)["MemorySize"] / 1024
+        assumed = prices()["assumptions"]
+        with self.within(part or function):
+            bill = self.meter.bill
+            calls = Counter(bill.calls)
+            wall, cpu = time.perf_counter(), time.process_time()
+            answer: dict[str, Any] = self.handlers[function](event, stack.Context())
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            waited = sum((bill.calls[name] - calls[name]) * assumed["call_ms"].get(name, 10) for name in bill.calls)
+            share = min(1.0, memory_gb * 1024 / assumed["memory_mb_of_one_core"])
+            bill.invocations += 1
+            bill.cpu_s += cpu
+            bill.gb_s += -(-wall * 1000 // 1) / 1000 * memory_gb
+            bill.modelled_gb_s += (waited / 1000 + cpu / share) * memory_gb
+            bill.log_bytes += assumed["log_bytes_per_invocation"]
+        return answer
+
+    def queue(self, function: str, bodies: list[str], part: str = "") -> None:
+        """Hand messages to a queue's function; receiving and deleting a batch are a request each, at ten a time."""
+        with self.within(part or function):
+            for start in range(0, len(bodies), 10):
+                page = bodies[start : start + 10]
+                self.meter.bill.sqs += _chunks(sum(map(len, page))) + 1
+        answer = self.invoke(function, stack.records(bodies), part)
+        if answer["batchItemFailures"]:
+            raise RuntimeError(f"{function} gave messages back: {answer}")
+
+    def drain_facts(self, part: str = "") -> None:
+        """Rules of the bus: EventScored wakes correlate, all other facts go to notify; one message at a time."""
+        while self.meter.facts:
+            fact = self.meter.facts.pop(0)
+            if fact["detail-type"] == "EventScored":
+                self.queue("correlate", [json.dumps(fact)], part)
+            else:
+                self.queue("notify", [json.dumps(fact)], part and f"{part} notify")
+
+    def send(self, front: str, data: bytes, key: str) -> None:
+        event = url_event(data, key) if front == "url" else rest_event(data, key)
+        answer = self.invoke("ingest", event, f"ingest {front}")
+        if answer["statusCode"] != 202:
+            raise RuntimeError(f"ingest answered {answer['statusCode']}: {answer['body'][:300]}")
+
+    def score(self, bodies: list[str]) -> None:
+        self.queue("score", bodies)
+        self.drain_facts()
+
+    def resolve(self) -> None:
+        """Let time pass until every incident resolved by itself: timers, relay, quiet checks, facts."""
+        real = time.time_ns
+        try:
+            for hours in (1.05, 2.1, 3.2):
+                shift = int(hours * 3.6e12)
+                time.time_ns = lambda shift=shift: real() + shift  # type: ignore[misc]
+                tick = json.dumps({"tick": {"at": time.time_ns() // 1_000_000}})
+                while True:
+                    self.queue("relay", [tick], "timers")
+                    timers = self.meter.sent.pop(self.queues["correlate"], [])
+                    if not timers:
+                        break
+                    for start in range(0, len(timers), 10):
+                        self.queue("correlate", timers[start : start + 10], "timers")
+                    self.drain_facts("timers")
+        finally:
+            time.time_ns = real
+
+
+def rest_event(data: bytes, key: str) -> dict[str, Any]:
+    """A REST proxy event (payload 1.0); JSON is a binary media type there and arrives as base64."""
+    headers = {"Content-Type": "application/json", "X-Api-Key": key}
+    return {
+        "resource": "/v1/events",
+        "httpMethod": "POST",
+        "path": "/v1/events",
+        "headers": headers,
+        "multiValueHeaders": {name: [value] for name, value in headers.items()},
+        "queryStringParameters": None,
+        "multiValueQueryStringParameters": None,
+        "pathParameters": None,
+        "requestContext": {"requestId": "bench", "stage": "live", "identity": {"sourceIp": "127.0.0.1"}},
+        "body": base64.b64encode(data).decode(),
+        "isBase64Encoded": True,
+    }
+
+
+@dataclass
+class Result:
+    """Costs of one run, in USD per million events."""
+
+    events: int
+    messages: int
+    terms: dict[str, dict[str, float]]
+    parts: dict[str, float]
+    modelled: dict[str, float]
+    write_units: dict[str, float]
+    storage: float
+    opened: float
+
+    def total(self, front: str) -> float:
+        return sum(self.terms[front].values())
+
+
+def scenario(pipeline: Pipeline, per_request: int, messages: int, requests: int) -> Result:
+    """Run `requests` requests through everything and price them. Half go by each front."""
+    from tocsin.aws import ledger
+
+    meter = pipeline.meter
+    _, key = stack.project(pipeline.table)
+    run = secrets.token_hex(3)
+    source = workload.events(run)
+
+    def batch() -> None:
+        for number in range(messages):
+            data = workload.body(list(islice(source, per_request)))
+            pipeline.send("url" if number % 2 else "rest", data, key)
+        pipeline.score(meter.sent.pop(pipeline.queues["score"]))
+
+    batch()  # warm: imports, secrets, key cache, first commit
+    pipeline.resolve()
+    meter.bills, meter.stored_items, meter.stored_bytes, meter.stored_objects = {}, 0, 0, 0
+    commits = max(1, requests // messages)
+    every, ledger.FOLD_EVERY = ledger.FOLD_EVERY, commits  # one fold of all; billed at the true rate below
+    try:
+        for _ in range(commits):
+            batch()
+        kept = (meter.stored_items, meter.stored_bytes, meter.stored_objects)
+        pipeline.resolve()
+    finally:
+        ledger.FOLD_EVERY = every
+    return _priced(meter, per_request * messages * commits, messages * commits, messages, commits / every, kept)
+
+
+def _priced(
+    meter: Meter, events: int, requests: int, messages: int, folds: float, kept: tuple[int, int, int]
+) -> Result:
+    million = 1e6 / events
+    weights = {part: folds if part == "fold" else 1.0 for part in meter.bills}
+    fronts = {"ingest url", "ingest rest"}
+    terms: dict[str, dict[str, float]] = {}
+    modelled = {}
+    for front in ("url", "rest"):
+        scale = {part: (weight * 2 if part in fronts else weight) for part, weight in weights.items()}
+        used = {part: bill for part, bill in meter.bills.items() if part == f"ingest {front}" or part not in fronts}
+        summed = dict.fromkeys(TERMS, 0.0)
+        summed["API requests"] = requests * usd("api_gateway_rest_request") * million if front == "rest" else 0.0
+        gb_s = 0.0
+        for part, bill in used.items():
+            for term, amount in bill.terms().items():
+                summed[term] += amount * scale[part] * million
+            gb_s += bill.modelled_gb_s * scale[part]
+        terms[front] = summed
+        modelled[front] = gb_s * usd("lambda_gb_second") * million
+    items, size, objects = kept
+    gb_90_days = 3 * (usd("dynamodb_gb_month") * (size + 100 * items) + usd("s3_gb_month") * objects) / 1e9
+    return Result(
+        events=events,
+        messages=messages,
+        terms=terms,
+        parts={p: sum(b.terms().values()) * weights[p] * (2 if p in fronts else 1) * million for p, b in meter.bills.items()},
+        modelled=modelled,
+        write_units={
+            f"{part}: {call}": units * weights[part] / events
+            for part, bill in meter.bills.items()
+            for call, units in bill.units.items()
+            if units
+        },
+        storage=gb_90_days * million,
+        opened=sum(b.calls["TransactWriteItems"] for p, b in meter.bills.items() if p == "timers") / events,
+    )
+
+
+def run(messages: int = MESSAGES, others: dict[int, tuple[int, ...]] | None = None) -> dict[str, Any]:
+    """Prints the price of a million events by term, part and front, and how it depends on the size of batches."""
+    report.title("Cost: $ per million events, us-east-1 list prices of " + prices()["as_of"])
+    pipeline = Pipeline()
+    results: dict[int, Result] = {}
+    try:
+        for per_request, requests in REQUESTS.items():
+            results[per_request] = scenario(pipeline, per_request, messages, requests)
+        report.line(f"{messages} messages per score invocation, 1 fact per correlate invocation, one warm worker of each")
+        for front, text in (("url", "Function URL"), ("rest", "REST API")):
+            _print_front(text, TARGETS[front], results, front)
+        _print_parts(results)
+        rows = []
+        for per_request, sizes in (others or {1: (1, 3, 30), 25: (1, 3), 100: (1, 3)}).items():
+            for size in sizes:
+                one = scenario(pipeline, per_request, size, max(size * 6, min(REQUESTS[per_request] // 3, size * 60)))
+                rows.append((per_request, size, f"{one.total('url'):.2f}", f"{one.total('rest'):.2f}"))
+            rows.append(
+                (per_request, messages, f"{results[per_request].total('url'):.2f}", f"{results[per_request].total('rest'):.2f}")
+            )
+        report.line("by messages per score invocation (AWS polls with 5 pollers: a window of 1 s at R requests/s gives")
+        report.line("about R/5 of them, at most BatchSize = 10: 1 at 5/s, 3 at 15/s, 10 from 50/s; 30 would need BatchSize 30)")
+        report.table(("events per request", "messages", "URL $", "REST $"), rows)
+    finally:
+        pipeline.close()
+    return {
+        str(n): {"url": r.terms["url"], "rest": r.terms["rest"], "write_units": r.write_units} for n, r in results.items()
+    }
+
+
+def _print_front(text: str, targets: dict[int, float], results: dict[int, Result], front: str) -> None:
+    header = (text, *(f"{n}/request" for n in results))
+    rows: list[tuple[str, ...]] = [
+        (term, *(f"{one.terms[front][term]:.3f}" for one in results.values()))
+        for term in TERMS
+        if any(one.terms[front][term] for one in results.values())
+    ]
+    rows.append(("total $", *(f"{one.total(front):.2f}" for one in results.values())))
+    rows.append(("aim $", *(f"{targets[n]:.2f}" for n in results)))
+    rows.append(("ratio", *(f"{one.total(front) / targets[n]:.2f}" for n, one in results.items())))
+    rows.append(("GB-s if billed as on AWS (assumed)", *(f"{one.modelled[front]:.3f}" for one in results.values())))
+    report.table(header, rows)
+
+
+def _print_parts(results: dict[int, Result]) -> None:
+    parts = list(dict.fromkeys(part for one in results.values() for part in one.parts))
+    rows: list[tuple[str, ...]] = [
+        (part, *(f"{one.parts.get(part, 0.0):.3f}" for one in results.values())) for part in parts
+    ]
+    rows.append(("90 days of storage, not in the total", *(f"{one.storage:.3f}" for one in results.values())))
+    report.table(("by part, $ (without the API's price)", *(f"{n}/request" for n in results)), rows)
+    names = sorted({name for one in results.values() for name in one.write_units}, key=lambda n: -results[1].write_units.get(n, 0))
+    report.table(
+        ("write units per event", *(f"{n}/request" for n in results)),
+        [(name, *(f"{one.write_units.get(name, 0.0):.4f}" for one in results.values())) for name in names]
+        + [("all", *(f"{sum(one.write_units.values()):.3f}" for one in results.values()))],
+    )
+
+
+if __name__ == "__main__":
+    run()
