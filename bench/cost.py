@@ -187,8 +187,11 @@ class Lines(io.StringIO):
     def __init__(self, meter: Meter) -> None:
         super().__init__()
         self._meter = meter
+        self.last = ""
 
     def write(self, text: str) -> int:
+        if text.strip() and '"batch done"' not in text:
+            self.last = text
         lines = sum(1 for line in text.split("\n") if line.strip())
         self._meter.bill.log_bytes += len(text) + lines * prices()["assumptions"]["log_bytes_per_line"]
         return len(text)
@@ -227,7 +230,8 @@ class Pipeline:
 
         for service in ("dynamodb", "s3", "sqs", "events", "secretsmanager"):
             self.meter.attach(clients.client(service))
-        logger.registered_handler.stream = Lines(self.meter)  # type: ignore[attr-defined]
+        self.log = Lines(self.meter)
+        logger.registered_handler.stream = self.log  # type: ignore[attr-defined]
         self.ledger = wiring.ledger()
         fold = self.ledger._fold
 
@@ -284,7 +288,7 @@ class Pipeline:
                 self.meter.bill.sqs += _chunks(sum(map(len, page))) + 1
         answer = self.invoke(function, stack.records(bodies), part)
         if answer["batchItemFailures"]:
-            raise RuntimeError(f"{function} gave messages back: {answer}")
+            raise RuntimeError(f"{function} gave messages back: {self.log.last[:1000]}")
 
     def drain_facts(self, part: str = "") -> None:
         """Rules of the bus: EventScored wakes correlate, all other facts go to notify; one message at a time."""

@@ -122,9 +122,7 @@ def refuse_packed(deployed: Deployed, media: str) -> None:
     """The Function URL says what to do instead, and takes nothing."""
     project, key = deployed.new_project()
     headers = {"Content-Type": media, "Content-Encoding": "gzip"}
-    reply = deployed.raw(
-        "POST", "/v1/events", gzip.compress(BODIES[media][0]), headers, key=key, base="bulk_url"
-    )
+    reply = deployed.raw("POST", "/v1/events", gzip.compress(BODIES[media][0]), headers, key=key, base="bulk_url")
     assert (reply.status, reply.body["error"]["code"]) == (415, "ERR_CONTENT_TYPE")
     (detail,) = reply.body["error"]["details"]
     assert "application/x-ndjson" in detail["fix"]

@@ -40,12 +40,20 @@ def valid_scope(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """An authenticated caller: its project, the id of its credential, its scopes, and its kind ("key")."""
+    """An authenticated caller: its project, the key it goes back to, its scopes, how it proved itself ("key",
+    "token" or "signature"), and the person the key belongs to ("" when nobody was named).
+    """
 
     project: str
     key_id: str
     scopes: frozenset[str]
     kind: str = "key"
+    person: str = ""
+
+    @property
+    def credential(self) -> str:
+        """Public id of the key, `key_` + 12 characters; what `created_by` and `requested_by` hold."""
+        return f"key_{self.key_id}"
 
     def allows(self, scope: str) -> bool:
         """Whether this caller holds `scope`, by name or by its family's `*`. Unknown ones are never held."""
@@ -54,7 +62,11 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """What is stored of an API key. Times are Unix ms; `hash` is keys.stored_hash of the whole key."""
+    """What is stored of an API key. Times are Unix ms; `hash` is keys.stored_hash of the whole key.
+
+    `created_by` is the public id of the key that made this one ("" for a key of the deployment's bootstrap).
+    `owner` is the person it belongs to. `signing` tells that its holder also has its signing secret.
+    """
 
     key_id: str
     project: str
@@ -64,6 +76,17 @@ class KeyRecord:
     created_at: int
     expires_at: int | None = None
     revoked_at: int | None = None
+    name: str = ""
+    last_four: str = ""
+    created_by: str = ""
+    owner: str = ""
+    signing: bool = False
+    last_used_at: int | None = None
+
+    def refusal_code(self, now: int) -> str | None:
+        """ERR_AUTH_REVOKED once the key was revoked or has expired; None while it is good."""
+        ended = [at for at in (self.revoked_at, self.expires_at) if at is not None and at <= now]
+        return "ERR_AUTH_REVOKED" if ended else None
 
 
 class KeyStore(Protocol):
@@ -172,7 +195,7 @@ def authenticate(request: Request, store: KeyStore, pepper: bytes, now: int, env
         raise _refuse("ERR_AUTH_REVOKED", "The API key was revoked; use another one.")
     if record.expires_at is not None and record.expires_at <= now:
         raise _refuse("ERR_AUTH_REVOKED", "The API key has expired; use another one.")
-    return Principal(record.project, record.key_id, record.scopes)
+    return Principal(record.project, record.key_id, record.scopes, person=record.owner)
 
 
 def require(principal: Principal, scope: str) -> None:
@@ -186,7 +209,8 @@ def require(principal: Principal, scope: str) -> None:
 def parse_scopes(values: Iterable[object], granter: Principal | None = None) -> frozenset[str]:
     """Scopes asked for a new key, checked one by one. Raises Refusal ERR_SCHEMA naming each wrong one.
 
-    1 to 32 scopes. With a `granter`, scopes of the admin family are given only by a caller who holds them.
+    1 to 32 scopes. With a `granter`, a scope is given only by a caller who holds it: nobody grants more than
+    they have.
     """
     wanted = list(values)
     wrong: list[Detail] = []
@@ -196,7 +220,7 @@ def parse_scopes(values: Iterable[object], granter: Principal | None = None) -> 
         if not isinstance(scope, str) or not valid_scope(scope):
             fix = f"Send family:verb with a family of {', '.join(sorted(FAMILIES))} and a verb of "
             wrong.append(Detail(f"scopes[{index}]", "scope", fix + ", ".join(sorted(VERBS)) + "."))
-        elif granter is not None and scope.startswith("admin:") and not granter.allows(scope):
+        elif granter is not None and not granter.allows(scope):
             wrong.append(Detail(f"scopes[{index}]", "grant", f"Only a holder of {scope} can give it."))
     if wrong:
         raise Refusal("ERR_SCHEMA", "The scopes are not valid.", wrong)

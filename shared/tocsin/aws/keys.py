@@ -235,6 +235,11 @@ def journal_reservation(first: int) -> Key:
     return Key("sys#journal", f"reserved#{first:015d}")
 
 
+def journal_since() -> Key:
+    """Time of the first entry, where listings end."""
+    return Key("sys#journal", "since")
+
+
 def journal_watermark() -> Key:
     return Key("sys#journal", "watermark")
 

@@ -19,6 +19,8 @@ from tocsin.signals.ports import Bus, Fact, OutboxRow
 #: Rows younger than this are still in the hands of the worker that wrote them.
 GRACE_MS: Final = 10 * clock.SECOND
 _DIRECTORY_LIFE_S: Final = 14 * clock.DAY // 1000
+#: Evidence may wait so long for the journal; its alarm goes off after minutes.
+_EVIDENCE_LIFE_S: Final = 90 * clock.DAY // 1000
 
 
 class Sender(Protocol):
@@ -36,17 +38,18 @@ def outbox_key(row: OutboxRow) -> Key:
 def outbox_writes(table: Table, rows: Sequence[OutboxRow], now: int) -> list[Write]:
     """Members of a transaction that record `rows` and the partitions they are found in."""
     writes = []
-    directories = set()
+    directories: dict[Key, int] = {}
     for row in rows:
-        life_s = max(row.due, now) // 1000 + _DIRECTORY_LIFE_S
+        evidence = row.kind == "evidence"
+        life_s = max(row.due, now) // 1000 + (_EVIDENCE_LIFE_S if evidence else _DIRECTORY_LIFE_S)
         content = {"kind": row.kind, "due": row.due, "payload": row.payload, "project": row.project, "exp": life_s}
-        writes.append(table.put_write(outbox_key(row), content | {"row_id": row.row_id}))
-        if row.kind == "evidence":
-            directories.add((keys.evidence_due(now, row.project, row.due), life_s))
+        if evidence:
+            content["written"], directory = now, keys.evidence_due(now, row.project, row.due)
         else:
-            shard = keys.outbox_shard(row.row_id)
-            directories.add((keys.due(keys.minute(row.due), row.project, shard), life_s))
-    writes += [table.put_write(key, {"exp": life_s}) for key, life_s in sorted(dict(sorted(directories)).items())]
+            directory = keys.due(keys.minute(row.due), row.project, keys.outbox_shard(row.row_id))
+        writes.append(table.put_write(outbox_key(row), content | {"row_id": row.row_id}))
+        directories[directory] = max(life_s, directories.get(directory, 0))
+    writes += [table.put_write(key, {"exp": life_s}) for key, life_s in sorted(directories.items())]
     return writes
 
 

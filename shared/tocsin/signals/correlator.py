@@ -15,8 +15,9 @@ from tocsin.kernel import clock
 from tocsin.kernel.errors import Refusal, Retry
 from tocsin.kernel.ids import derived_id
 from tocsin.signals import correlation
-from tocsin.signals.incidents import Effects, View
-from tocsin.signals.ports import Cursor, HeadMoved, IncidentStore, Ledger, Outbox, OutboxRow, TopologyReader
+from tocsin.signals.incidents import Effects, Signal, View
+from tocsin.signals.ports import Cursor, Event, HeadMoved, IncidentStore, Ledger, Outbox, OutboxRow, TopologyReader
+from tocsin.signals.topology import Topology
 
 #: Commits read at a time and events correlated in one transaction.
 COMMITS_PER_ROUND: Final = 10
@@ -83,20 +84,50 @@ class CorrelateWorker:
         for entry in entries:
             start = cursor.i if entry.n == cursor.n else 0
             for i in range(start, len(entry.events)):
-                signals.append(correlation.signal_of(entry.events[i], entry.n, i, topology))
+                signal = self._signal(project, entry.events[i], entry.n, i, topology)
+                if signal is not None:
+                    signals.append(signal)
             after = Cursor(entry.n + 1, 0, cursor.version + 1)
             if len(signals) >= EVENTS_PER_ROUND:
                 break
         now = self._now()
         view = self._incidents.view(project, correlation.needed(signals, topology, self._policy))
-        effects = correlation.correlate(
-            signals, view, project=project, topology=topology, now=now, policy=self._policy, max_items=ITEMS_PER_ROUND
-        )
+        effects = self._effects(project, signals, view, topology, now)
         if effects.consumed < len(signals):
             following = signals[effects.consumed]
             after = Cursor(following.n, following.i, cursor.version + 1)
         self._save(project, cursor, after, effects, now)
         return effects.consumed
+
+    def _signal(self, project: str, event: Event, n: int, i: int, topology: Topology) -> Signal | None:
+        """The signal of a stored event; one that is damaged is put on record and left out, so that others go on."""
+        try:
+            return correlation.signal_of(event, n, i, topology)
+        except (KeyError, TypeError, ValueError) as error:
+            self._leave_out(project, event, error)
+            return None
+
+    def _effects(self, project: str, signals: Sequence[Signal], view: View, topology: Topology, now: int) -> Effects:
+        """Correlate; if that fails, correlate fewer, until the one signal at fault is alone and left out."""
+        try:
+            return correlation.correlate(
+                signals,
+                view,
+                project=project,
+                topology=topology,
+                now=now,
+                policy=self._policy,
+                max_items=ITEMS_PER_ROUND,
+            )
+        except Exception as defect:
+            if len(signals) > 1:
+                return self._effects(project, signals[: len(signals) // 2], view, topology, now)
+            self._leave_out(project, {"event_id": signals[0].event_id}, defect)
+            return Effects(consumed=1)
+
+    def _leave_out(self, project: str, event: Event, reason: Exception) -> None:
+        text = f"stored, but not correlated: {type(reason).__name__}"
+        self._ledger.refuse(project, str(event.get("event_id", "")), b"", self._now(), text)
 
     def quiet(self, project: str, incident_id: str) -> None:
         """A quiet timer fell due: resolve the incident if nothing fired since, otherwise set the timer again."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from tocsin.kernel.errors import Refusal, Retry
 from tocsin.signals import correlation
 from tocsin.signals.correlation import Policy
 from tocsin.signals.correlator import CorrelateWorker
+from tocsin.signals.incidents import Signal
 from tocsin.signals.ports import Commit
 from tocsin.signals.topology import Topology
 
@@ -210,3 +213,31 @@ def test_running_out_of_time_asks_for_another_call() -> None:
     ledger, store, _, _ = opened()
     with pytest.raises(Retry):
         worker(ledger, store).catch_up("demo", lambda: 100)
+
+
+def test_a_damaged_event_is_left_out_on_record_and_the_others_go_on() -> None:
+    good = stored_event("a") | {"ruling_ms": START_MS, "score": 0.7, "tier": "high", "fingerprint": "fp1_x"}
+    damaged = {key: value for key, value in good.items() if key != "score"} | {"event_id": "evt_damaged"}
+    ledger, store = logged([[damaged, good]]), MemoryIncidentStore()
+    assert worker(ledger, store).catch_up("demo", plenty) == 1
+    assert len(store.rows) == 1
+    assert {event_id for _, event_id, _ in ledger.refused} == {"evt_damaged"}
+
+
+def test_a_signal_that_breaks_correlation_is_found_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = correlation.correlate
+
+    def fragile(signals: Sequence[Signal], *arguments: Any, **named: Any) -> Any:
+        if any(signal.title == "poison" for signal in signals):
+            raise RuntimeError("defect")
+        return real(signals, *arguments, **named)
+
+    monkeypatch.setattr(correlation, "correlate", fragile)
+    events = [
+        stored_event(name, title=title) | {"ruling_ms": START_MS, "score": 0.7, "tier": "high", "fingerprint": "fp1_x"}
+        for name, title in (("a", "good"), ("b", "poison"), ("c", "good"), ("d", "good"))
+    ]
+    ledger, store = logged([events]), MemoryIncidentStore()
+    worker(ledger, store).catch_up("demo", plenty)
+    assert sorted(i for _, i in store.assigned) == [0, 2, 3]
+    assert {event_id for _, event_id, _ in ledger.refused} == {events[1]["event_id"]}
