@@ -10,15 +10,15 @@ from typing import Any
 
 def value_size(attribute: Mapping[str, Any]) -> int:
     """Bytes of one attribute value in the low-level form."""
-    ((kind, value),) = attribute.items()
+    kind, value = next(iter(attribute.items()))
     match kind:
         case "S":
             return len(value.encode("utf-8"))
         case "B":
-            return len(value)
+            return len(bytes(value))
         case "N":
             digits = len(value.lstrip("-").replace(".", "").strip("0")) or 1
-            return (digits + 1) // 2 + 1 + value.startswith("-")
+            return (digits + 1) // 2 + 1 + int(str(value).startswith("-"))
         case "NULL" | "BOOL":
             return 1
         case "M":

@@ -1,27 +1,26 @@
-"""How well and how fast correlation works, on synthetic storms with known truth.
+"""How well correlation works, on synthetic storms with known truth. What it costs is growth_bench's matter.
 
-    python bench/correlation_bench.py quality [--seeds 101,102] [--hours 24] [--scores product]
-    python bench/correlation_bench.py cost
+    PYTHONPATH=shared:. python bench/correlation_bench.py quality --lab FOLDER [--seeds 101,102] [--scores product]
 
-`quality` prints B-cubed scores (a noise event inside an incident counts against it) for each level, with the
-topology declared and without; the gaps in tocsin.signals.incidents.Policy were chosen on seeds 1 to 5, seeds
-101 to 105 are the check. `cost` prints µs per event with 100, 10,000 and 100,000 incidents open. The storm
-generator and the metrics are storm_gen.py and corr_metrics.py, beside this file or in the folder of --lab.
+Prints B-cubed scores (a noise event inside an incident counts against it) for each level, with the topology declared
+and without; the gaps in tocsin.signals.incidents.Policy were chosen on seeds 1 to 5, seeds 101 to 105 are the check.
+FOLDER holds the storm generator and the metrics, storm_gen.py and corr_metrics.py; they are not part of this
+repository, so `make bench` does not run this.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "shared"))
+sys.path[:0] = [str(ROOT), str(ROOT / "shared")]
+
+from bench import growth_bench, report  # noqa: E402
 
 from tocsin.kernel.clock import rfc3339  # noqa: E402
 from tocsin.signals import correlation, scoring  # noqa: E402
@@ -152,7 +151,7 @@ def declared(document: dict[str, Any], hosts: bool) -> Topology:
     )
 
 
-def run(
+def replay(
     events: Sequence[dict[str, Any]],
     topology: Topology,
     policy: Policy,
@@ -186,7 +185,7 @@ def quality(
                 events, document = storm_gen.generate(hours=hours, level=level, seed=seed)
                 none = label == "no topology"
                 topology = Topology.empty() if none else declared(document, label == "deps and hosts")
-                memory = run(events, topology, policy, scorer)
+                memory = replay(events, topology, policy, scorer)
                 found = [memory.incident_of((k // 25 + 1, k % 25)) or f"none-{k}" for k in range(len(events))]
                 scores = metrics.evaluate(found, [event["truth"]["incident"] for event in events])
                 scores["root"] = root_share(events, found, memory)
@@ -224,89 +223,34 @@ def root_share(events: Sequence[dict[str, Any]], found: Sequence[str], memory: M
     return hits / len(roots) if roots else 0.0
 
 
-def cost(counts: Sequence[int], events: int = 4_000, batch: int = 25) -> None:
-    """µs per event by number of open incidents: 10 % join one, 1 % open one, 89 % stay below the gate."""
-    base = None
-    for count in counts:
-        topology, policy = Topology.empty(), Policy()
-        memory = Memory(topology, policy)
-        start = 1_767_225_600_000
-        for k in range(0, count, 50):
-            memory.take([_plain(j, f"svc-{j}", start, 0.7) for j in range(k, min(count, k + 50))], start)
-        best = float("inf")
-        for attempt in range(3):
-            signals = []
-            for k in range(events):
-                number = count + attempt * events + k
-                share = k % 100
-                name = f"svc-{k % min(count, 20)}" if share < 10 else f"svc-{number}"
-                signals.append(_plain(number, name, start + 60_000 + k, 0.7 if share < 11 else 0.2))
-            begun = time.process_time()
-            for first in range(0, events, batch):
-                chunk = signals[first : first + batch]
-                memory.take(chunk, chunk[-1].at)
-            best = min(best, time.process_time() - begun)
-        each = best / events * 1e6
-        base = base or each
-        print(f"{count:>7,} open incidents: {each:7.1f} µs/event  ratio {each / base:.2f}", flush=True)
-    events_, document = importlib.import_module("storm_gen").generate(level="hard", seed=101, hours=6)
-    begun = time.process_time()
-    memory = run(events_, declared(document, True), Policy())
-    spent = time.process_time() - begun
-    print(
-        f"hard storm, every event: {spent / len(events_) * 1e6:.1f} µs/event, "
-        f"{memory.transactions / len(events_):.3f} transactions/event, "
-        f"{memory.rows / len(events_):.2f} rows/event"
-    )
-
-
-def _plain(number: int, service: str, at: int, score: float) -> Signal:
-    return Signal(
-        n=number // 25 + 1,
-        i=number % 25,
-        event_id=f"evt_{number}",
-        at=at,
-        received_at=at,
-        score=score,
-        tier=tier(score),
-        severity_id=4,
-        status="firing",
-        source="bench",
-        type="latency",
-        title="p99 above 2 s",
-        entity=f"service:{service}",
-        service=service,
-        dedup_key=f"bench|latency|service:{service}",
-    )
+def run(
+    lab: str, seeds: Sequence[int] = (101, 102, 103, 104, 105), hours: float = 24.0, scorer: bool = False, **policy: Any
+) -> dict[tuple[str, str], dict[str, float]]:
+    """Prints quality per level and topology; `lab` is the folder of the generator and the metrics, `policy` changes
+    fields of tocsin.signals.incidents.Policy.
+    """
+    report.title("Correlation quality on storms with known truth")
+    sys.path.insert(0, lab)
+    return quality(seeds, hours, Policy(**policy), scorer)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("what", choices=("quality", "cost"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("quality", "cost"), help="cost is growth_bench")
     parser.add_argument("--seeds", default="101,102,103,104,105")
     parser.add_argument("--hours", type=float, default=24.0)
-    parser.add_argument(
-        "--lab", default=str(Path(__file__).parent), help="folder of storm_gen.py and corr_metrics.py"
-    )
+    parser.add_argument("--lab", default=str(Path(__file__).parent), help="folder of storm_gen.py and corr_metrics.py")
     parser.add_argument("--scores", choices=("severity", "product"), default="severity")
     parser.add_argument("--gate", type=float, default=0.40)
     for name in ("window", "near", "host"):
         parser.add_argument(f"--{name}", type=int, help="seconds")
     args = parser.parse_args()
-    sys.path.insert(0, args.lab)
-    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, Python {sys.version.split()[0]}")
+    if args.what == "cost":
+        growth_bench.run()
+        return
     gaps = {n: getattr(args, n) * 1000 for n in ("window", "near", "host") if getattr(args, n) is not None}
-    if args.what == "quality":
-        quality(
-            [int(seed) for seed in args.seeds.split(",")],
-            args.hours,
-            Policy(gate=args.gate, **gaps),
-            args.scores == "product",
-        )
-    else:
-        cost((100, 10_000, 100_000))
+    seeds = [int(seed) for seed in args.seeds.split(",")]
+    run(args.lab, seeds, args.hours, args.scores == "product", gate=args.gate, **gaps)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Measures redaction: recall and precision on a labelled generated corpus, false hits on real log lines, and
 speed.
 
-    python bench/redaction_bench.py [--loghub FOLDER] [--seed 7] [--lines 4000]
+    PYTHONPATH=shared:. python -m bench.redaction_bench [--loghub FOLDER] [--seed 7] [--lines 4000]
 
 Personal data here is made up: numbers in reserved or test ranges with valid check digits, addresses in
 example domains.
@@ -12,14 +12,15 @@ from __future__ import annotations
 import argparse
 import base64
 import csv
-import os
 import random
 import string
 import time
 from collections import Counter
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
-from typing import Any
+
+from bench import report, workload
 
 from tocsin.access import keys
 from tocsin.kernel import redaction
@@ -240,27 +241,6 @@ def quality(redactor: Redactor, lines: list[tuple[str, str, str]]) -> dict[str, 
     return tally
 
 
-def ordinary_event(rng: random.Random, number: int) -> dict[str, Any]:
-    """An event of about 600 B as bench/workload.json describes: a known series, a body of its own."""
-    service, node = f"svc-{rng.randrange(40)}", f"node-{rng.randrange(200)}"
-    return {
-        "specversion": "1.0",
-        "id": f"a{number}",
-        "source": f"monitor/{service}",
-        "type": "latency.high",
-        "title": f"p99 latency of {service} above its objective",
-        "body": f"from {rng.randrange(99)} to {rng.randrange(999)} ms on {node}, {rng.randrange(999)} slow"
-        f" upstream answered {rng.randrange(500, 504)} in {rng.random():.3f} of calls; probe run {number}.",
-        "entity": {"type": "service", "id": service},
-        "occurred_at": "2026-11-20T12:00:00.000Z",
-        "status": "firing",
-        "tags": {"env": "production", "region": "eu-west-1", "node": node, "team": "payments"},
-        "metrics": {"p99_ms": rng.random() * 900, "errors": rng.randrange(50)},
-        "severity_raw": "warning",
-        "extras": {"runbook": "latency", "probe": {"attempts": 3, "kind": "http"}},
-    }
-
-
 def seconds(work: Callable[[], object]) -> float:
     begin = time.perf_counter()
     work()
@@ -269,32 +249,29 @@ def seconds(work: Callable[[], object]) -> float:
 
 def speed(seed: int) -> None:
     rng = random.Random(seed)
-    events = [ordinary_event(rng, number) for number in range(20_000)]
+    events = list(islice(workload.events("redaction"), 20_000))
     redactor = Redactor()
     took = seconds(lambda: [redactor.event(event) for event in events])
-    print(
-        f"ordinary events, ~600 B     {len(events) / took:>12,.0f} /s  {took / len(events) * 1e6:.1f} us each"
-    )
+    report.line(f"ordinary events, ~600 B     {len(events) / took:>12,.0f} /s  {took / len(events) * 1e6:.1f} us each")
     fresh = [event["body"] + event["title"] + event["source"] for event in events]
     took = seconds(lambda: [Redactor().event(event) for event in events[:4000]])
-    print(f"the same, nothing remembered {4000 / took:>11,.0f} /s   {took / 4000 * 1e6:.1f} us each")
+    report.line(f"the same, nothing remembered {4000 / took:>11,.0f} /s   {took / 4000 * 1e6:.1f} us each")
     took = seconds(lambda: [redaction.triggers(text) for text in fresh])
-    print(f"prefilter                   {sum(map(len, fresh)) / took / 1e6:>12.1f} MB/s")
+    report.line(f"prefilter                   {sum(map(len, fresh)) / took / 1e6:>12.1f} MB/s")
     mixed = [text for text, _, _ in corpus(seed, 20_000)]
     once = Redactor()
     took = seconds(lambda: [once.text(text) for text in mixed])
-    print(f"corpus, half with hits      {sum(map(len, mixed)) / took / 1e6:>12.1f} MB/s")
+    report.line(f"corpus, half with hits      {sum(map(len, mixed)) / took / 1e6:>12.1f} MB/s")
     prose = [
-        " ".join(rng.choice(fresh) for _ in range(4)) + (" " + email(rng) if i % 10 == 0 else "")
-        for i in range(3000)
+        " ".join(rng.choice(fresh) for _ in range(4)) + (" " + email(rng) if i % 10 == 0 else "") for i in range(3000)
     ]
     took = seconds(lambda: [once.text(text) for text in prose])
-    print(f"long texts, 10 % with a hit {sum(map(len, prose)) / took / 1e6:>12.1f} MB/s")
+    report.line(f"long texts, 10 % with a hit {sum(map(len, prose)) / took / 1e6:>12.1f} MB/s")
 
 
 def loghub(folder: Path) -> None:
     for profile in ("log", "prose"):
-        redactor = Redactor(profile=profile)  # type: ignore[arg-type]
+        redactor = Redactor(profile=profile)
         lines = hits = size = 0
         kinds: Counter[str] = Counter()
         took = 0.0
@@ -308,37 +285,38 @@ def loghub(folder: Path) -> None:
             for _, out in changed:
                 kinds.update(part.split("]")[0] for part in out.split("[redacted:")[1:])
             lines, hits, size = lines + len(texts), hits + len(changed), size + sum(map(len, texts))
-            print(
-                f"  {profile:<6}{path.name.split('_')[0]:<14}{len(changed):>6} of {len(texts)} lines changed"
-            )
+            print(f"  {profile:<6}{path.name.split('_')[0]:<14}{len(changed):>6} of {len(texts)} lines changed")
         print(
             f"loghub, {profile}: {hits / lines * 1000:.2f} changed per 1,000 lines,"
             f" {size / took / 1e6:.1f} MB/s, {dict(kinds)}"
         )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def run(seed: int = 7, lines: int = 6_000, folder: Path | None = None) -> dict[str, float]:
+    """Prints recall, precision and speed; with the folder of loghub samples, also false hits on real log lines."""
+    report.title("Redaction: quality on a labelled corpus, and speed")
+    tally = quality(Redactor(), corpus(seed, lines))
+    clean, negatives = tally.pop("")
+    caught, positives = (sum(pair[i] for pair in tally.values()) for i in (0, 1))
+    missed = [f"{kind} {hits / total:.4f}" for kind, (hits, total) in sorted(tally.items()) if hits < total]
+    recall, precision = caught / positives, caught / (caught + negatives - clean)
+    report.line(
+        f"recall {recall:.4f} over {positives} values of {len(tally)} kinds; below 1: {', '.join(missed) or 'none'}"
     )
+    report.line(f"precision {precision:.4f} ({negatives - clean} false of {negatives})")
+    speed(seed)
+    if folder:
+        loghub(folder)
+    return {"recall": recall, "precision": precision}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--loghub", type=Path)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--lines", type=int, default=6000)
     options = parser.parse_args()
-    print(f"load average {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores")
-    lines = corpus(options.seed, options.lines)
-    tally = quality(Redactor(), lines)
-    clean, negatives = tally.pop("")
-    caught, positives = (sum(pair[i] for pair in tally.values()) for i in (0, 1))
-    for kind, (hits, total) in sorted(tally.items()):
-        print(f"  recall {kind:<14}{hits / total:.4f}  ({hits} of {total})")
-    print(
-        f"recall {caught / positives:.4f}, precision {caught / (caught + negatives - clean):.4f}"
-        f" ({negatives - clean} false)"
-    )
-    speed(options.seed)
-    if options.loghub:
-        loghub(options.loghub)
+    run(options.seed, options.lines, options.loghub)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,9 @@ def _event(rng: random.Random, sender_id: str, name: str, series: int, severity:
         "id": sender_id,
         "source": SOURCES[kind],
         "type": TYPES[kind],
-        "title": TITLES[kind].format(name=name, word=word(series) if severity == "info" else "outage", value=value, number=number),
+        "title": TITLES[kind].format(
+            name=name, word=word(series) if severity == "info" else "outage", value=value, number=number
+        ),
         "body": "",
         "occurred_at": rfc3339(at_ms),
         "entity": {"type": "service", "id": name},

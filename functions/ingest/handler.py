@@ -2,15 +2,20 @@
 
 from tocsin import wiring
 from tocsin.access.principals import require
+from tocsin.api import sending
 from tocsin.entry import api_entry, logger
 from tocsin.kernel.http import Answer, Request
 
 
-@api_entry
-def handler(request: Request) -> Answer:
+def _take(request: Request) -> Answer:
     principal = wiring.principal_of(request)
     require(principal, "ingest:write")
     answer = wiring.intake().accept(request, principal)
     counts = {name: answer.data[name] for name in ("accepted", "duplicates", "refused")}
     logger.info("taken", extra={"trace_id": request.trace_id, "project_id": principal.project, **counts})
     return answer
+
+
+@api_entry
+def handler(request: Request) -> Answer:
+    return sending.answer(request, wiring.origin(), _take)

@@ -20,7 +20,7 @@ def handler(message: dict[str, Any], context: Any) -> None:
     if lease is None:
         return
     try:
-        sent = wiring.outbox().sweep(now)
+        sent = wiring.outbox().sweep(now, context.get_remaining_time_in_millis)
     finally:
         wiring.leases().release(lease)
     wiring.heartbeats().beat("relay", now)

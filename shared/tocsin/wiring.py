@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from botocore.exceptions import ClientError
+
 from tocsin.aws.bucket import Bucket
 from tocsin.aws.clients import client
 from tocsin.aws.queues import Queue, SealedQueue, open_message
@@ -18,7 +20,7 @@ from tocsin.aws.secrets import secret
 from tocsin.aws.table import Table
 from tocsin.entry import logger
 from tocsin.kernel import clock
-from tocsin.kernel.errors import Refusal
+from tocsin.kernel.errors import Refusal, Retry
 from tocsin.settings import settings
 from tocsin.signals.ports import Message
 
@@ -95,16 +97,16 @@ def envelope_key() -> bytes:
 
 
 def open_messages(messages: Sequence[tuple[str, str]]) -> tuple[list[Message], set[str]]:
-    """Opened envelopes, and the ids of messages that are not authentic or not readable."""
+    """Opened envelopes, and the ids of messages that are not authentic or not readable now."""
     opened, unreadable = [], set()
     for message_id, body in messages:
         try:
             envelope = open_message(body, envelope_key(), bucket())
-        except Refusal as refusal:
-            logger.error("message is not readable", extra={"message_id": message_id, "error": refusal.message})
+        except (Refusal, Retry, ClientError) as error:
+            logger.error("message is not readable", extra={"message_id": message_id, "error": str(error)[:200]})
             unreadable.add(message_id)
             continue
-        opened.append(Message(message_id, envelope.project, envelope.trace_id, envelope.payload))
+        opened.append(Message(message_id, envelope.project, envelope.trace_id, envelope.payload, envelope.size))
     return opened, unreadable
 
 
@@ -157,6 +159,11 @@ def principal_of(request: Request) -> Principal:
     pepper = secret(settings().require("secret_pepper"))
     env = "live" if settings().stage != "test" else "test"
     return authenticate(request, _key_store(), pepper, clock.now_ms(), env)
+
+
+def origin() -> str | None:
+    """The origin that browsers may call from, if any."""
+    return settings().cors_origin or None
 
 
 @lru_cache(maxsize=1)
@@ -335,7 +342,7 @@ def api() -> ApiRooms:
         health=StackHealth(watch()),
         cursor_key=secret(settings().require("secret_cursor")),
         now=clock.now_ms,
-        origin=settings().cors_origin or None,
+        origin=origin(),
     )
 
 

@@ -332,6 +332,7 @@ ACCEPTED = {
 def queue(monkeypatch: pytest.MonkeyPatch) -> MemoryOutbound:
     outbound = MemoryOutbound()
     monkeypatch.setattr(wiring, "principal_of", lambda request: PRINCIPAL)
+    monkeypatch.setattr(wiring, "origin", lambda: None)
     monkeypatch.setattr(wiring, "intake", lambda: memory_intake(outbound), raising=False)
     return outbound
 

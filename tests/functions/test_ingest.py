@@ -44,6 +44,7 @@ EXPECTED = {
 def queue(monkeypatch: pytest.MonkeyPatch) -> MemoryOutbound:
     outbound = MemoryOutbound()
     monkeypatch.setattr(wiring, "principal_of", lambda request: PRINCIPAL)
+    monkeypatch.setattr(wiring, "origin", lambda: None)
     monkeypatch.setattr(wiring, "intake", lambda: memory_intake(outbound), raising=False)
     return outbound
 
@@ -133,3 +134,55 @@ def test_the_smallest_event_of_the_documentation_is_accepted(queue: MemoryOutbou
     text = (FOLDER.parents[1] / "docs" / "data_schema.md").read_text(encoding="utf-8")
     example = text.split("```json\n", 1)[1].split("```", 1)[0]
     assert handler(rest_event(example), None)["statusCode"] == 202
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("POST", "/nope", 404, "ERR_NOT_FOUND"),
+        ("POST", "/v1/incidents", 405, "ERR_METHOD"),
+        ("PUT", "/v1/events", 405, "ERR_METHOD"),
+        ("DELETE", "/", 405, "ERR_METHOD"),
+        ("GET", "/v1/events", 404, "ERR_NOT_FOUND"),
+        ("POST", "/livez", 405, "ERR_METHOD"),
+    ],
+)
+def test_only_its_own_paths_and_methods_are_taken(
+    method: str, path: str, status: int, code: str, queue: MemoryOutbound
+) -> None:
+    event = url_event(json.dumps(sample()).encode())
+    event["rawPath"], event["requestContext"]["http"]["method"] = path, method
+    result = handler(event, None)
+    assert (result["statusCode"], body_of(result)["error"]["code"]) == (status, code)
+    assert queue.sent == []
+
+
+@pytest.mark.parametrize("path", ["", "/", "/v1/events", "/v1/events:batch", "/events"])
+def test_the_function_url_takes_events_without_a_path_too(path: str, queue: MemoryOutbound) -> None:
+    event = url_event(json.dumps(sample()).encode())
+    event["rawPath"] = path
+    assert handler(event, None)["statusCode"] == 202
+
+
+def test_browsers_may_ask_first_and_only_the_configured_origin_is_allowed(
+    queue: MemoryOutbound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wiring, "origin", lambda: "https://console.example")
+    body = json.dumps(sample())
+
+    def ask(method: str, origin: str) -> dict[str, Any]:
+        event = rest_event(body, {"origin": origin})
+        return handler(event | {"httpMethod": method}, None)
+
+    asked = ask("OPTIONS", "https://console.example")
+    assert (asked["statusCode"], asked["body"]) == (204, "")
+    assert asked["headers"]["Access-Control-Allow-Origin"] == "https://console.example"
+    assert "POST" in asked["headers"]["Access-Control-Allow-Methods"]
+    assert "x-api-key" in asked["headers"]["Access-Control-Allow-Headers"]
+    taken = ask("POST", "https://console.example")
+    assert (taken["statusCode"], taken["headers"]["Access-Control-Allow-Origin"]) == (202, "https://console.example")
+    for method in ("OPTIONS", "POST"):
+        foreign = ask(method, "https://evil.example")
+        assert (foreign["statusCode"], body_of(foreign)["error"]["code"]) == (403, "ERR_ORIGIN")
+        assert "Access-Control-Allow-Origin" not in foreign["headers"]
+    assert len(queue.sent) == 1

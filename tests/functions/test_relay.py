@@ -32,7 +32,7 @@ class Rows:
         self.held: Lease | None = None
         self.fails = False
 
-    def sweep(self, now: int) -> int:
+    def sweep(self, now: int, remaining_ms: object = None) -> int:
         if self.fails:
             raise Retry("the queue did not take it")
         assert self.held is not None

@@ -15,8 +15,8 @@ from functools import lru_cache
 from typing import Any
 
 import pytest
-
 from tests.stack.conftest import Deployed, Reply, eventually
+
 from tocsin.aws import keys as table_keys
 from tocsin.kernel.clock import DAY, HOUR, now_ms, rfc3339
 
@@ -28,6 +28,10 @@ NDJSON = (("Content-Type", "application/x-ndjson"),)
 CLOUDEVENT = (("Content-Type", "application/cloudevents+json"),)
 CLOUDEVENTS = (("Content-Type", "application/cloudevents-batch+json"),)
 CE = {"specversion": "1.0", "id": "1", "source": "/a", "type": "t"}
+
+
+def typed(media: str) -> tuple[tuple[str, str], ...]:
+    return (("Content-Type", media),)
 
 
 def sample(**fields: Any) -> dict[str, Any]:
@@ -49,6 +53,13 @@ def without(name: str) -> bytes:
 
 EVENT = js(sample())
 PACKED = gzip.compress(EVENT, mtime=0)
+
+
+MANY_KEYS = ",".join(f'"{n}":1' for n in range(100_000))
+HIDDEN = "\u202e\u200b\u200d\ufeff"
+SERVER_SET = {"score": 1.0, "project_id": "p", "event_id": "evt_x"}
+NOT_TIMES = ("yesterday", "2026-11-20", "2026-02-30T00:00:00Z", 0)
+LINKS = ("javascript:alert(1)", "data:text/html,x", "vbscript:x", "//evil", "file:///etc/passwd", "JaVaScRiPt:x", "")
 
 
 @lru_cache(maxsize=1)
@@ -79,16 +90,16 @@ FRAME = [
     Case("empty after unpacking", 400, "ERR_BODY_REQUIRED", gzip.compress(b""), GZIP),
     Case("wire size over the limit", 413, "ERR_BODY_TOO_LARGE", b" " * 1_048_577, fronts=BOTH),
     Case("B03 no content type", 415, "ERR_CONTENT_TYPE", headers=(), fronts=BOTH),
-    Case("B05 multipart", 415, "ERR_CONTENT_TYPE", headers=(("Content-Type", "multipart/form-data"),), fronts=BOTH),
-    Case("multipart with boundary", 415, "ERR_CONTENT_TYPE", headers=(("Content-Type", "multipart/form-data; boundary=x"),)),
-    Case("form", 415, "ERR_CONTENT_TYPE", headers=(("Content-Type", "application/x-www-form-urlencoded"),)),
-    Case("text", 415, "ERR_CONTENT_TYPE", headers=(("Content-Type", "text/plain"),)),
-    Case("no media type at all", 415, "ERR_CONTENT_TYPE", headers=(("Content-Type", "json"),)),
+    Case("B05 multipart", 415, "ERR_CONTENT_TYPE", headers=typed("multipart/form-data"), fronts=BOTH),
+    Case("multipart with boundary", 415, "ERR_CONTENT_TYPE", headers=typed("multipart/form-data; boundary=x")),
+    Case("form", 415, "ERR_CONTENT_TYPE", headers=typed("application/x-www-form-urlencoded")),
+    Case("text", 415, "ERR_CONTENT_TYPE", headers=typed("text/plain")),
+    Case("no media type at all", 415, "ERR_CONTENT_TYPE", headers=typed("json")),
     Case("two media types", 415, "ERR_CONTENT_TYPE", headers=(*JSON, ("Content-Type", "text/plain")), fronts=BOTH),
-    Case("latin-1", 415, "ERR_CONTENT_TYPE", headers=(("Content-Type", "application/json; charset=iso-8859-1"),)),
-    Case("B15 headers of 16 KB", 431, "ERR_HEADERS_TOO_LARGE", headers=(*JSON, ("X-Filler", "a" * 16_384)), fronts=BOTH),
+    Case("latin-1", 415, "ERR_CONTENT_TYPE", headers=typed("application/json; charset=iso-8859-1")),
+    Case("B15 headers of 16 KB", 431, "ERR_HEADERS_TOO_LARGE", headers=(*JSON, ("X-A", "a" * 16_384)), fronts=BOTH),
     Case("many headers", 431, "ERR_HEADERS_TOO_LARGE", headers=(*JSON, *((f"X-{n}", "a" * 200) for n in range(45)))),
-]  # fmt: skip
+]
 COMPRESSION = [
     Case("B17 bomb", 413, "ERR_DECOMPRESSED_TOO_LARGE", bomb, GZIP),
     Case("B17 bomb of lines", 413, "ERR_DECOMPRESSED_TOO_LARGE", bomb, (*NDJSON, GZIP[1]), ("bulk_url",)),
@@ -109,8 +120,10 @@ ENCODING = [
     Case("UTF-16 without mark", 400, "ERR_JSON_ENCODING", EVENT.decode().encode("utf-16-le")),
     Case("UTF-32", 400, "ERR_JSON_ENCODING", EVENT.decode().encode("utf-32")),
     Case("byte order mark", 400, "ERR_JSON_ENCODING", b"\xef\xbb\xbf" + EVENT, fronts=BOTH),
-    Case("B09 FF FE", 400, "ERR_JSON_ENCODING", EVENT.replace(b"Disk", b"\xff\xfe"), fronts=BOTH),
-    Case("latin-1 bytes", 400, "ERR_JSON_ENCODING", EVENT.replace(b"Disk", "Stör".encode("latin-1")), fronts=BOTH),
+    Case("B09 FF FE", 400, "ERR_JSON_ENCODING", EVENT.replace(b"Disk", b"\xff\xfe")),
+    # As application/json the bulk front would hand over repaired text: its gateway decodes that type before us.
+    Case("B09 FF FE in lines", 400, "ERR_JSON_ENCODING", EVENT.replace(b"Disk", b"\xff\xfe"), NDJSON, BOTH),
+    Case("latin-1 bytes", 400, "ERR_JSON_ENCODING", EVENT.replace(b"Disk", "Stör".encode("latin-1"))),
     Case("overlong", 400, "ERR_JSON_ENCODING", EVENT.replace(b"Disk", b"\xc0\xaf")),
     Case("surrogate in bytes", 400, "ERR_JSON_ENCODING", EVENT.replace(b"Disk", b"\xed\xa0\x80")),
     Case("B11 lone high", 400, "ERR_JSON_ENCODING", EVENT.replace(b"Disk", b"\\ud800"), fronts=BOTH),
@@ -134,7 +147,7 @@ GRAMMAR = [
     Case("huge exponent", 400, "ERR_JSON_NUMBER_RANGE", raw('"extras": {"a": 1e99999999999}')),
     Case("B31 depth 33", 400, "ERR_JSON_DEPTH", raw(f'"extras": {{"a": {"[" * 31 + "]" * 31}}}')),
     Case("depth 100,000", 400, "ERR_JSON_DEPTH", b"[" * 100_000 + b"]" * 100_000),
-    Case("B33 100,000 keys", 400, "ERR_JSON_SIZE", raw('"extras": {' + ",".join(f'"{n}":1' for n in range(100_000)) + "}")),
+    Case("B33 100,000 keys", 400, "ERR_JSON_SIZE", raw(f'"extras": {{{MANY_KEYS}}}')),
     Case("257 keys", 400, "ERR_JSON_SIZE", js(sample(extras={f"k{n}": 1 for n in range(257)}))),
     Case("array of 1,001", 400, "ERR_JSON_SIZE", js(sample(extras={"a": [0] * 1001}))),
     Case("cut short", 400, "ERR_JSON_SYNTAX", EVENT[:-1]),
@@ -144,7 +157,7 @@ GRAMMAR = [
     Case("raw line end in a string", 400, "ERR_JSON_SYNTAX", EVENT.replace(b"Disk", b"Di\nsk")),
     Case("XML", 400, "ERR_JSON_SYNTAX", b"<event/>"),
     *(Case(f"B35 {text}", 400, "ERR_SCHEMA", text.encode()) for text in ("1", '"x"', "null", "true", "[]", "[1,2]")),
-]  # fmt: skip
+]
 
 
 def schema(name: str, **fields: Any) -> Case:
@@ -154,7 +167,7 @@ def schema(name: str, **fields: Any) -> Case:
 FIELDS = [
     *(Case(f"{name} missing", 400, "ERR_SCHEMA", without(name)) for name in sample()),
     schema("B37 NUL in id", id="a\0b"),
-    *(schema(f"B41 U+{ord(c):04X} in entity id", entity={"type": "host", "id": f"a{c}b"}) for c in "\u202e\u200b\u200d\ufeff"),
+    *(schema(f"B41 U+{ord(c):04X} in entity id", entity={"type": "host", "id": f"a{c}b"}) for c in HIDDEN),
     schema("direction in source", source="a\u202eb"),
     schema("hidden in a tag key", tags={"a\u200bb": "x"}),
     schema("B43 long body", body="a" * 65_537),
@@ -162,12 +175,12 @@ FIELDS = [
     *(schema(f"B45 id {text[:12]!r}", id=text) for text in ("", "a" * 65, "E#1", "a/b", "E#1/../C#p0", " a", "ä")),
     schema("B47 unknown field", colour="red"),
     schema("unknown field of an entity", entity={"type": "host", "id": "a", "name": "b"}),
-    *(schema(f"server-set {name}", **{name: value}) for name, value in (("score", 1.0), ("project_id", "p"), ("event_id", "e"))),
+    *(schema(f"server-set {name}", **{name: value}) for name, value in SERVER_SET.items()),
     *(schema(f"B49 severity_raw {value!r}", severity_raw=value) for value in (5.5, True, None, [1])),
     Case("B51 25 h ahead", 400, "ERR_TIMESTAMP_RANGE", lambda: js(sample(occurred_at=rfc3339(now_ms() + 25 * HOUR)))),
     Case("B51 31 d back", 400, "ERR_TIMESTAMP_RANGE", lambda: js(sample(occurred_at=rfc3339(now_ms() - 31 * DAY)))),
     Case("first year", 400, "ERR_TIMESTAMP_RANGE", js(sample(occurred_at="0001-01-01T00:00:00+23:59"))),
-    *(schema(f"occurred_at {text}", occurred_at=text) for text in ("yesterday", "2026-11-20", "2026-02-30T00:00:00Z", 0)),
+    *(schema(f"occurred_at {text}", occurred_at=text) for text in NOT_TIMES),
     schema("B53 51 tags", tags={f"k{n}": "v" for n in range(51)}),
     schema("B53 tag key of 65", tags={"k" * 65: "v"}),
     schema("B53 tag value of 257", tags={"k": "v" * 257}),
@@ -179,12 +192,9 @@ FIELDS = [
     Case("B55 501 items", 400, "ERR_BATCH_TOO_LARGE", js([sample(id=f"e{n}") for n in range(501)])),
     Case("B55 501 lines", 400, "ERR_BATCH_TOO_LARGE", (EVENT + b"\n") * 501, NDJSON, BOTH),
     Case("B55 501 CloudEvents", 400, "ERR_BATCH_TOO_LARGE", js([CE] * 501), CLOUDEVENTS),
-    *(
-        Case(f"B59 {href[:20]}", 400, "ERR_URL", js(sample(links=[{"href": href}])))
-        for href in ("javascript:alert(1)", "data:text/html,x", "vbscript:x", "//evil", "file:///etc/passwd", "JaVaScRiPt:x", "")
-    ),
+    *(Case(f"B59 {href[:20]}", 400, "ERR_URL", js(sample(links=[{"href": href}]))) for href in LINKS),
     Case("link with user name", 400, "ERR_URL", js(sample(links=[{"href": "https://u:p@a.example/"}]))),
-]  # fmt: skip
+]
 OTHER_FORMATS = [
     Case("only bad lines", 400, "ERR_SCHEMA", b"{}\n{}\n", NDJSON, BOTH),
     Case("only broken lines", 400, "ERR_JSON_SYNTAX", b"{\n}\n", NDJSON, BOTH),
@@ -192,10 +202,10 @@ OTHER_FORMATS = [
     Case("lines of UTF-16", 400, "ERR_JSON_ENCODING", EVENT.decode().encode("utf-16"), NDJSON, BOTH),
     Case("CloudEvent 0.3", 400, "ERR_SCHEMA", js(CE | {"specversion": "0.3"}), CLOUDEVENT),
     Case("CloudEvent with capital attribute", 400, "ERR_SCHEMA", js(CE | {"myExt": "x"}), CLOUDEVENT),
-    Case("CloudEvent with two kinds of data", 400, "ERR_SCHEMA", js(CE | {"data": 1, "data_base64": "eA=="}), CLOUDEVENT),
+    Case("CloudEvent with data twice", 400, "ERR_SCHEMA", js(CE | {"data": 1, "data_base64": "eA=="}), CLOUDEVENT),
     Case("empty CloudEvent batch", 400, "ERR_SCHEMA", b"[]", CLOUDEVENTS),
-    Case("binary CloudEvent without id", 400, "ERR_SCHEMA", b"{}", (*JSON, ("ce-specversion", "1.0"), ("ce-type", "t"))),
-]  # fmt: skip
+    Case("binary, without id", 400, "ERR_SCHEMA", b"{}", (*JSON, ("ce-specversion", "1.0"), ("ce-type", "t"))),
+]
 REFUSED = [
     pytest.param(case, front, id=f"{case.name}, {front.removesuffix('_url')}")
     for case in (*FRAME, *COMPRESSION, *ENCODING, *GRAMMAR, *FIELDS, *OTHER_FORMATS)

@@ -97,6 +97,7 @@ class ScoreFunction:
             "pause_s": 1.0,
             "timeout_ms": TIMEOUT_S * 1000,
             "lifetime_ms": 100,
+            "lost_answers": 0.03,
         }
         self.package = self._zip(
             {

@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-
 from tests.stack.conftest import Deployed, Reply, eventually
 
 pytestmark = pytest.mark.stack
@@ -160,8 +159,14 @@ def test_binary_cloudevents_without_content_type(deployed: Deployed, front: str)
 @pytest.mark.parametrize("front", FRONTS)
 @pytest.mark.parametrize(
     "media",
-    ["application/json; charset=utf-8", "application/json;charset=UTF-8", 'application/json; charset="utf-8"']
-    + ["Application/JSON", "application/json; charset=utf8; x=y", "application/x-ndjson; charset=utf-8"],
+    [
+        "application/json; charset=utf-8",
+        "application/json;charset=UTF-8",
+        'application/json; charset="utf-8"',
+        "Application/JSON",
+        "application/json; charset=utf8; x=y",
+        "application/x-ndjson; charset=utf-8",
+    ],
 )
 def test_ways_to_write_the_content_type(deployed: Deployed, front: str, media: str) -> None:
     project, key = deployed.new_project()

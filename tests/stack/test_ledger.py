@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.support.events import START_MS, stored_event
+from tests.support.events import stored_event
 
 from tocsin.aws import ledger as ledger_module
 from tocsin.aws.ledger import DynamoLedger
+from tocsin.kernel import clock
 from tocsin.signals.ports import Commit, CommitDead, HeadMoved
 
 pytestmark = pytest.mark.stack
+
+NOW_MS = clock.now_ms()
 
 
 @pytest.fixture
@@ -28,13 +32,11 @@ def make(deployed: Any) -> Any:
 def commit_of(
     ledger: DynamoLedger, project: str, commit_id: str, events: list[dict[str, Any]], **states: Any
 ) -> Commit:
-    scored = [
-        event | {"tier": "medium", "score": 0.5, "ruling_ms": START_MS, "fingerprint": "fp1_x"} for event in events
-    ]
+    scored = [event | {"tier": "medium", "score": 0.5, "ruling_ms": NOW_MS, "fingerprint": "fp1_x"} for event in events]
     return Commit(
         commit_id=commit_id,
         head=ledger.head(project),
-        at=START_MS,
+        at=NOW_MS,
         trace_id="trace",
         events=scored,
         hot=states.get("hot", {}),
@@ -46,21 +48,21 @@ def commit_of(
 def test_a_claim_is_held_by_one_attempt_and_survives_its_own_repeat(make: Any, project: str) -> None:
     ledger = make()
     digests = {f"evt_{i:026d}": bytes(16) for i in range(60)}
-    assert ledger.claim(project, "cmt_a", digests, START_MS) == {}
-    assert ledger.claim(project, "cmt_a", digests, START_MS) == {}
-    foreign = ledger.claim(project, "cmt_b", digests, START_MS)
+    assert ledger.claim(project, "cmt_a", digests, NOW_MS) == {}
+    assert ledger.claim(project, "cmt_a", digests, NOW_MS) == {}
+    foreign = ledger.claim(project, "cmt_b", digests, NOW_MS)
     assert {mark.commit_id for mark in foreign.values()} == {"cmt_a"}
     assert len(foreign) == 60
 
 
 def test_a_buried_attempt_cannot_commit_and_a_committed_one_cannot_be_buried(make: Any, project: str) -> None:
     ledger = make()
-    assert ledger.bury(project, "cmt_a", START_MS) == "dead"
+    assert ledger.bury(project, "cmt_a", NOW_MS) == "dead"
     with pytest.raises(CommitDead):
         ledger.commit(project, commit_of(ledger, project, "cmt_a", [stored_event("a")]))
     assert ledger.head(project).n == 0
     assert ledger.commit(project, commit_of(ledger, project, "cmt_b", [stored_event("a")])) == 1
-    assert ledger.bury(project, "cmt_b", START_MS) == "committed"
+    assert ledger.bury(project, "cmt_b", NOW_MS) == "committed"
     assert ledger.statuses(project, ["cmt_a", "cmt_b", "cmt_c"]) == {
         "cmt_a": "dead",
         "cmt_b": "committed",
@@ -80,10 +82,37 @@ def test_a_commit_on_an_old_head_changes_nothing_and_a_repeated_one_is_recognise
 
 def test_take_over_needs_the_old_owner(make: Any, project: str) -> None:
     ledger = make()
-    ledger.claim(project, "cmt_a", {"evt_x": bytes(16)}, START_MS)
-    mark = ledger.claim(project, "cmt_b", {"evt_x": bytes(16)}, START_MS)["evt_x"]
-    assert ledger.take_over(project, "evt_x", mark, "cmt_b", bytes(16), START_MS)
-    assert not ledger.take_over(project, "evt_x", mark, "cmt_c", bytes(16), START_MS)
+    ledger.claim(project, "cmt_a", {"evt_x": bytes(16)}, NOW_MS)
+    mark = ledger.claim(project, "cmt_b", {"evt_x": bytes(16)}, NOW_MS)["evt_x"]
+    digests = {"evt_x": bytes(16)}
+    assert ledger.take_over(project, {"evt_x": mark}, "cmt_b", digests, NOW_MS) == {"evt_x"}
+    assert ledger.take_over(project, {"evt_x": mark}, "cmt_c", digests, NOW_MS) == set()
+    # repeated after a lost answer, it is still ours
+    assert ledger.take_over(project, {"evt_x": mark}, "cmt_b", digests, NOW_MS) == {"evt_x"}
+
+
+def test_many_new_sources_in_one_commit_are_remembered(make: Any, project: str) -> None:
+    ledger = make()
+    events = [stored_event(f"e{i}", source=f"host-{i}/🔔" * 5) for i in range(150)]
+    assert ledger.commit(project, commit_of(ledger, project, "cmt_a", events)) == 1
+    assert len(make().sources(project)) == 150
+
+
+def test_expired_commits_are_gone_for_readers_and_what_follows_is_not(make: Any, project: str) -> None:
+    ledger = make()
+    old = commit_of(ledger, project, "cmt_a", [stored_event("a")])
+    ledger.commit(project, replace(old, at=NOW_MS - 8 * clock.DAY))
+    ledger.commit(project, commit_of(ledger, project, "cmt_b", [stored_event("b")]))
+    assert [entry.n for entry in ledger.read(project, 1, 10)] == [2]
+    assert list(ledger.rows_at(project, [1, 2])) == [2]
+
+
+def test_reading_stops_at_a_budget_but_never_before_one_commit(make: Any, project: str) -> None:
+    ledger = make()
+    for name in ("a", "b", "c"):
+        ledger.commit(project, commit_of(ledger, project, f"cmt_{name}", [stored_event(name, body="x" * 5_000)]))
+    assert [entry.n for entry in ledger.read(project, 1, 10, max_bytes=1)] == [1]
+    assert [entry.n for entry in ledger.read(project, 1, 10, max_bytes=12_500)] == [1, 2]
 
 
 def test_large_segments_go_to_the_bucket_and_come_back_whole(make: Any, project: str) -> None:

@@ -1,7 +1,7 @@
 """What replaces the deployed score handler during the chaos test: the real one, slowed down and watched.
 
 It writes a line per stage with its pid, so that the test knows which kills hit a running batch and where; it pauses
-between mark and commit; and when told to, it drops the condition that forbids a buried attempt to commit.
+between mark and commit; it loses some of the table's answers; and when told to, it drops the condition that forbids a buried attempt to commit.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import ReadTimeoutError
+from botocore.httpsession import URLLib3Session
 from score_handler import handler as real_handler
 
 from tocsin.aws import ledger as ledger_module
+from tocsin.aws.clients import client
 from tocsin.aws.ledger import DynamoLedger
 from tocsin.aws.table import Table, Write
 from tocsin.signals import scorer
@@ -34,6 +37,16 @@ def note(stage: str, **more: Any) -> None:
     os.write(descriptor, line.encode())
     os.close(descriptor)
 
+
+def lose_answers(request: Any, **_: Any) -> None:
+    """The table carries a request out and its answer is lost; the SDK then repeats it."""
+    if random.random() < PLAN["lost_answers"]:
+        WIRE.send(request)
+        raise ReadTimeoutError(endpoint_url=request.url, error="lost")
+
+
+WIRE = URLLib3Session(timeout=5)
+client("dynamodb").meta.events.register("before-send.dynamodb", lose_answers)
 
 real_claim, real_commit, real_put_write = DynamoLedger.claim, DynamoLedger.commit, Table.put_write
 

@@ -64,12 +64,16 @@ class MemoryLedger:
         self.commits.setdefault((project, commit_id), None)
         return self._status(project, commit_id)
 
-    def take_over(self, project: str, event_id: str, old: Mark, commit_id: str, digest: bytes, now: int) -> bool:
-        self.hook("take over")
-        if self.marks[project, event_id].commit_id != old.commit_id and not self.trust_owner:
-            return False
-        self.marks[project, event_id] = Mark(commit_id, digest, now)
-        return True
+    def take_over(
+        self, project: str, marks: Mapping[str, Mark], commit_id: str, digests: Mapping[str, bytes], now: int
+    ) -> set[str]:
+        taken = set()
+        for event_id, old in marks.items():
+            self.hook("take over")
+            if self.marks[project, event_id].commit_id == old.commit_id or self.trust_owner:
+                self.marks[project, event_id] = Mark(commit_id, digests[event_id], now)
+                taken.add(event_id)
+        return taken
 
     def head(self, project: str) -> LogHead:
         self.hook("head")
@@ -105,7 +109,7 @@ class MemoryLedger:
     def refuse(self, project: str, event_id: str, digest: bytes, now: int, reason: str) -> None:
         self.refused.add((project, event_id, digest))
 
-    def read(self, project: str, first: int, limit: int) -> list[LogEntry]:
+    def read(self, project: str, first: int, limit: int, max_bytes: int = 0) -> list[LogEntry]:
         return self.log.get(project, [])[first - 1 : first - 1 + limit]
 
 
@@ -192,5 +196,6 @@ class MemoryOutbox:
     def __init__(self) -> None:
         self.sent: list[OutboxRow] = []
 
-    def publish(self, rows: Sequence[OutboxRow]) -> None:
+    def publish(self, rows: Sequence[OutboxRow]) -> set[str]:
         self.sent += rows
+        return {row.row_id for row in rows}

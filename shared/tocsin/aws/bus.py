@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -13,6 +13,8 @@ from tocsin.signals.ports import Fact
 
 SOURCE: Final = "tocsin"
 _PER_CALL: Final = 10
+#: PutEvents takes 256 KB in all; names and times of the entries count as well.
+_BYTES_PER_CALL: Final = 200 * 1024
 _ATTEMPTS: Final = 4
 
 
@@ -35,8 +37,7 @@ class EventBus:
         ]
         for _ in range(_ATTEMPTS):
             again = []
-            for start in range(0, len(pending), _PER_CALL):
-                page = pending[start : start + _PER_CALL]
+            for page in _pages(pending):
                 try:
                     answer = self._client.put_events(Entries=page)
                 except (BotoCoreError, ClientError) as error:
@@ -47,3 +48,17 @@ class EventBus:
             if not pending:
                 return
         raise Retry(f"{len(pending)} facts were not taken by the bus")
+
+
+def _pages(entries: Sequence[dict[str, str]]) -> Iterator[list[dict[str, str]]]:
+    page: list[dict[str, str]] = []
+    size = 0
+    for entry in entries:
+        weight = len(entry["Detail"].encode("utf-8")) + 512
+        if page and (len(page) == _PER_CALL or size + weight > _BYTES_PER_CALL):
+            yield page
+            page, size = [], 0
+        page.append(entry)
+        size += weight
+    if page:
+        yield page

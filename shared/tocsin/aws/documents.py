@@ -43,7 +43,8 @@ class Documents:
             else:
                 self._table.put(key, row, condition="attribute_not_exists(pk)")
         except ConditionFailed as failure:
-            raise Refusal("ERR_CONFLICT", "the document was changed meanwhile; read it again") from failure
+            if self.get(project, name) != (current + 1, document):  # else it is our own write, whose answer was lost
+                raise Refusal("ERR_CONFLICT", "the document was changed meanwhile; read it again") from failure
         return current + 1
 
 

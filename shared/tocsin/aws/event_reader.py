@@ -16,9 +16,12 @@ from tocsin.aws.incident_store import DynamoIncidentStore
 from tocsin.aws.ledger import DynamoLedger, facet
 from tocsin.aws.table import Row, Table
 from tocsin.kernel import clock
+from tocsin.kernel.envelope import as_json
 from tocsin.kernel.ids import event_id as server_id
 from tocsin.kernel.ids import native_sender_id
 
+#: A page ends when its events are this large: a function's answer ends at 6 MB.
+MAX_PAGE_BYTES: Final = 3 * 1024 * 1024
 #: Log rows looked at per request, opened or not.
 _MAX_ROWS: Final = 400
 #: How far back refusals are listed.
@@ -67,6 +70,7 @@ class DynamoEventReader:
         facets = wanted_facets(filters)
         found: list[tuple[int, int, Json]] = []
         opened = looked = 0
+        room = MAX_PAGE_BYTES
         for number, row in self._descending(project, n):
             looked += 1
             if may_match(row, filters, facets):
@@ -77,7 +81,8 @@ class DynamoEventReader:
                     event = events[index]
                     if filters.matches(event, event["ruling_ms"]):
                         found.append((number, index, event))
-                        if len(found) == limit:
+                        room -= len(as_json(event))
+                        if len(found) == limit or room < 0:
                             following = [number, index - 1] if index else [number - 1, None]
                             return self._page(project, found, following if following[0] else None, looked)
             if opened == MAX_SEGMENTS or looked == _MAX_ROWS:
@@ -106,10 +111,8 @@ class DynamoEventReader:
 
     def at(self, project: str, places: Collection[tuple[int, int]]) -> dict[tuple[int, int], Json]:
         """Events by (commit number, index), without their incidents; places that left by retention are missing."""
-        numbers = sorted({n for n, _ in places})
-        rows = self._table.batch_get([keys.log_row(project, n) for n in numbers])
-        kept = [n for n in numbers if keys.log_row(project, n) in rows]
-        opened = dict(zip(kept, self._open([rows[keys.log_row(project, n)] for n in kept]), strict=True))
+        rows = self._ledger.rows_at(project, {n for n, _ in places})
+        opened = dict(zip(rows, self._open(list(rows.values())), strict=True))
         return {(n, i): opened[n][i] for n, i in places if n in opened}
 
     def refusals(self, project: str, position: Any, limit: int) -> Page[Json]:
@@ -145,11 +148,12 @@ class DynamoEventReader:
             for event_id, commit_id in by_commit.items()
             if "n" in commits.get(keys.commit(project, commit_id), {})
         }
-        rows = self._table.batch_get({keys.log_row(project, n) for n in numbers.values()})
-        found = []
-        for event_id, n in numbers.items():
-            row = rows.get(keys.log_row(project, n))
-            if row is not None:
-                events = self._open([row])[0]
-                found += [(n, i, event) for i, event in enumerate(events) if event["event_id"] == event_id]
+        rows = self._ledger.rows_at(project, set(numbers.values()))
+        opened = dict(zip(rows, self._open(list(rows.values())), strict=True))
+        found = [
+            (n, i, event)
+            for event_id, n in numbers.items()
+            for i, event in enumerate(opened.get(n, ()))
+            if event["event_id"] == event_id
+        ]
         return self._with_incidents(project, found)

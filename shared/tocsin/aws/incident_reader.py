@@ -8,9 +8,10 @@ from typing import Any, Final
 from tocsin.api.filters import IncidentFilters
 from tocsin.api.ports import MAX_SEGMENTS, Page
 from tocsin.aws import keys
-from tocsin.aws.event_reader import DynamoEventReader, Json
+from tocsin.aws.event_reader import MAX_PAGE_BYTES, DynamoEventReader, Json
 from tocsin.aws.incident_store import DynamoIncidentStore, Member
 from tocsin.kernel import clock
+from tocsin.kernel.envelope import as_json
 from tocsin.signals.incidents import Incident
 
 #: Incident rows and days looked at per request.
@@ -59,6 +60,7 @@ class DynamoIncidentReader:
         names = [incident_id, *incident.absorbed]
         which, low, skip = position if position else (0, None, 0)
         places: list[Member] = []
+        where: dict[Member, Any] = {}
         following: Any = None
         while which < len(names) and following is None:
             rows = self._store.member_rows(project, names[which], low, MAX_SEGMENTS)
@@ -69,6 +71,7 @@ class DynamoIncidentReader:
                         following = [which, sort_key, offset]
                         break
                     places.append(members[offset])
+                    where[members[offset]] = [which, sort_key, offset]
                 skip = 0
                 if following:
                     break
@@ -77,7 +80,14 @@ class DynamoIncidentReader:
                     following = [which, rows[-1][0] + "~", 0]
                 else:
                     which, low = which + 1, None
-        events = [event for _, event in self.own(project, incident_id, places)]
+        events: list[Json] = []
+        room = MAX_PAGE_BYTES
+        for place, event in self.own(project, incident_id, places):
+            room -= len(as_json(event))
+            if room < 0 and events:
+                following = where[place]
+                break
+            events.append(event)
         return Page(events, following, len({n for n, _ in places}))
 
     def own(self, project: str, incident_id: str, places: Sequence[Member]) -> list[tuple[Member, Json]]:

@@ -140,9 +140,7 @@ class DynamoJournal(JournalFiles):
         ]
 
     def reserve(self, before: Head, reservation: Reservation) -> Head:
-        after = Head(
-            before.version + 1, before.size, before.root, reservation.first, len(reservation.leaves)
-        )
+        after = Head(before.version + 1, before.size, before.root, reservation.first, len(reservation.leaves))
         row = {
             "leaves": zlib.compress(pack(reservation.leaves)),
             "handles": zlib.compress(json.dumps(reservation.handles).encode()),
@@ -217,9 +215,7 @@ class DynamoJournalIndex:
     def __init__(self, table: Table) -> None:
         self._table = table
 
-    def page(
-        self, project: str, kind: str | None, position: Any, limit: int, now: int
-    ) -> Page[dict[str, Any]]:
+    def page(self, project: str, kind: str | None, position: Any, limit: int, now: int) -> Page[dict[str, Any]]:
         """Entries newest first, {index, entry}; `position` is what the page before answered, or None."""
         since = self._table.get(keys.journal_since())
         if since is None:
@@ -265,9 +261,7 @@ class KmsSigner:
         if self._public is None:
             answer = self._call("get_public_key")
             algorithms = answer["SigningAlgorithms"]
-            kind: Literal["ed25519", "ecdsa-p256"] = (
-                "ed25519" if "ED25519_SHA_512" in algorithms else "ecdsa-p256"
-            )
+            kind: Literal["ed25519", "ecdsa-p256"] = "ed25519" if "ED25519_SHA_512" in algorithms else "ecdsa-p256"
             self._public = kind, public_of_spki(answer["PublicKey"])
         return self._public
 

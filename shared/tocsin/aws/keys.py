@@ -92,6 +92,15 @@ def full_state(project: str, key: bytes) -> Key:
     return Key(partition(project, "state", key.hex()), "full")
 
 
+def source_partition(project: str) -> str:
+    return partition(project, "sources")
+
+
+def source(project: str, name: str) -> Key:
+    """A source that sent events to the project."""
+    return Key(source_partition(project), base32_digest(name.encode("utf-8"), 32))
+
+
 def incident_day(project: str, yyyymmdd: str) -> str:
     return partition(project, "inc", yyyymmdd)
 

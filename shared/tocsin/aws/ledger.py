@@ -21,11 +21,26 @@ from tocsin.aws.keys import Key
 from tocsin.aws.table import ConditionFailed, Row, Table, Update
 from tocsin.kernel import clock
 from tocsin.kernel.errors import Retry
-from tocsin.signals.ports import Commit, CommitDead, CommitStatus, Event, HeadMoved, LogEntry, LogHead, Mark
+from tocsin.signals.ports import (
+    MAX_READ_BYTES,
+    Commit,
+    CommitDead,
+    CommitStatus,
+    Event,
+    HeadMoved,
+    LogEntry,
+    LogHead,
+    Mark,
+)
 
 #: Segments up to this size stay inside their log row.
 INLINE_BYTES: Final = 4_096
 FOLD_EVERY: Final = 128
+#: A quiet project is folded by age, long before its log rows leave by retention.
+FOLD_AFTER_MS: Final = 12 * clock.HOUR
+_FOLD_LEASE_MS: Final = clock.MINUTE
+#: Packed size at which a bucket sheds its oldest states; DynamoDB rows end at 400 KB.
+_BUCKET_BYTES: Final = 300 * 1024
 #: Distinct facet values a log row lists for filtering; rows with more are always opened.
 MAX_FACETS: Final = 200
 #: Sources remembered per project for look-ups by a sender's id alone.
@@ -132,32 +147,39 @@ class DynamoLedger:
             return "dead"
         return _status(self._table.get(key))
 
-    def take_over(self, project: str, event_id: str, old: Mark, commit_id: str, digest: bytes, now: int) -> bool:
-        try:
-            self._table.put(
-                keys.mark(project, event_id),
-                {"c": commit_id, "d": digest, "at": now, "exp": self._expiry(now)},
-                condition="c = :old",
-                old=old.commit_id,
-            )
-        except ConditionFailed:
-            return False
-        return True
+    def take_over(
+        self, project: str, marks: Mapping[str, Mark], commit_id: str, digests: Mapping[str, bytes], now: int
+    ) -> set[str]:
+        update = f'UPDATE "{self._table.name}" SET c = ? SET d = ? SET "at" = ? SET exp = ?'  # noqa: S608
+        statement = f"{update} WHERE pk = ? AND sk = ? AND c = ?"
+        expiry = self._expiry(now)
+        outcome = self._table.statements(
+            [
+                (statement, (commit_id, digests[e], now, expiry, *keys.mark(project, e), mark.commit_id))
+                for e, mark in marks.items()
+            ]
+        )
+        taken = {event_id for event_id, code in zip(marks, outcome, strict=True) if code is None}
+        # After a lost answer the SDK repeats the update and fails on its own write: the mark itself decides.
+        unsure = [event_id for event_id in marks if event_id not in taken]
+        held = self.marks(project, unsure) if unsure else {}
+        return taken | {event_id for event_id, mark in held.items() if mark.commit_id == commit_id}
 
     # head and log
     def head(self, project: str) -> LogHead:
         row = self._table.get(keys.log_head(project)) or {}
-        return LogHead(row.get("n", 0), row.get("folded", 0))
+        return LogHead(row.get("n", 0), row.get("folded", 0), row.get("folded_at", 0))
 
     def commit(self, project: str, commit: Commit) -> int:
         n = commit.head.n + 1
-        body = segments.encode(commit.hot, commit.full, commit.events)
-        row = self._log_row(commit, body)
+        body, unpacked = segments.encode(commit.hot, commit.full, commit.events)
+        row = self._log_row(commit) | {"size": len(body), "unpacked": unpacked}
         if len(body) > INLINE_BYTES:
             row["s3"] = f"segments/{project}/{keys.day(commit.at)}/{hashlib.sha256(body).hexdigest()}"
             self._bucket.put(row["s3"], body)
         else:
             row["body"] = body
+        self._remember_sources(project, commit.events)
         expiry = self._expiry(commit.at)
         tiers: dict[str, int] = {}
         for event in commit.events:
@@ -171,7 +193,7 @@ class DynamoLedger:
             self._table.update_write(
                 Update(
                     keys.log_head(project),
-                    set={"n": n, "at": commit.at},
+                    set={"n": n, "at": commit.at} | ({} if commit.head.n else {"folded_at": commit.at}),
                     add={"events": len(commit.events), **tiers},
                     condition="n = :n" if commit.head.n else "attribute_not_exists(n)",
                     values={"n": commit.head.n} if commit.head.n else {},
@@ -181,9 +203,6 @@ class DynamoLedger:
         ]
         if commit.head.n == 0:
             writes.append(self._table.put_write(keys.known_project(project), {"at": commit.at}))
-        fresh = self._fresh_sources(project, commit.events)
-        if fresh:
-            writes.append(self._table.update_write(Update(keys.document(project, "sources"), set=fresh)))
         try:
             self._table.transact(writes)
         except ConditionFailed as failure:
@@ -193,13 +212,29 @@ class DynamoLedger:
                     return int(known["n"])  # this attempt's own write, whose answer was lost
                 raise CommitDead(commit.commit_id) from failure
             raise HeadMoved(project) from failure
-        self._sources.setdefault(project, set()).update(event["source"] for event in commit.events)
         self._remember(project, commit.head, n, commit.hot, commit.full)
-        if n - commit.head.folded >= FOLD_EVERY:
-            self._fold(project, LogHead(n, commit.head.folded))
+        due = commit.head.folded_at and commit.at - commit.head.folded_at > FOLD_AFTER_MS
+        if (n - commit.head.folded >= FOLD_EVERY or due) and self._may_fold(project, commit.at):
+            self._fold(project, LogHead(n, commit.head.folded), commit.at)
         return n
 
-    def _log_row(self, commit: Commit, body: bytes) -> Row:
+    def _may_fold(self, project: str, now: int) -> bool:
+        """Whether this worker is the one to fold: one at a time, for as long as a fold may take."""
+        try:
+            self._table.update(
+                Update(
+                    keys.log_head(project),
+                    set={"folding_until": now + _FOLD_LEASE_MS},
+                    condition="attribute_not_exists(folding_until) OR folding_until < :now",
+                    values={"now": now},
+                )
+            )
+        except ConditionFailed:
+            return False
+        return True
+
+    @staticmethod
+    def _log_row(commit: Commit) -> Row:
         times = [event["ruling_ms"] for event in commit.events]
         facets: set[bytes] = set()
         for event in commit.events:
@@ -213,26 +248,25 @@ class DynamoLedger:
             "count": len(commit.events),
             "t0": min(times),
             "t1": max(times),
-            "size": len(body),
             "versions": dict(commit.versions),
         }
         if len(facets) <= MAX_FACETS:
             row["facets"] = b"".join(sorted(facets))
         return row
 
-    def _fresh_sources(self, project: str, events: Sequence[Event]) -> dict[str, Any]:
-        """Sources of this commit that the project's list may lack, as attributes of that list's row."""
+    def _remember_sources(self, project: str, events: Sequence[Event]) -> None:
+        """Add sources that the project's list may lack, a row each. They may be there before the commit is."""
         known = self._sources.get(project)
         if known is None:
             known = self._sources[project] = set(self.sources(project))
-        fresh = {event["source"] for event in events} - known
-        room = MAX_SOURCES - len(known)
-        return {f"s_{hashlib.sha256(s.encode()).hexdigest()[:16]}": s for s in sorted(fresh)[: max(0, room)]}
+        fresh = sorted({event["source"] for event in events} - known)[: max(0, MAX_SOURCES - len(known))]
+        self._table.put_all((keys.source(project, source), {"source": source}) for source in fresh)
+        known.update(fresh)
 
     def sources(self, project: str) -> list[str]:
         """Sources seen in the project, for look-ups by a sender's id alone; at most MAX_SOURCES."""
-        row = self._table.get(keys.document(project, "sources")) or {}
-        return sorted(value for name, value in row.items() if name.startswith("s_"))
+        rows = self._table.query(keys.source_partition(project), limit=MAX_SOURCES)
+        return sorted(row["source"] for row in rows)
 
     def refuse(self, project: str, event_id: str, digest: bytes, now: int, reason: str) -> None:
         self._table.put_if_absent(
@@ -241,19 +275,23 @@ class DynamoLedger:
         )
 
     def rows(self, project: str, first: int, limit: int) -> list[tuple[int, Row]]:
-        """Log rows first..first+limit-1 as far as they exist."""
+        """Log rows first..first+limit-1 as far as they exist and have not expired."""
         found: list[tuple[int, Row]] = []
-        n = first
-        while n < first + limit:
-            bucket_end = (n // keys.LOG_BUCKET + 1) * keys.LOG_BUCKET
-            last = min(bucket_end, first + limit) - 1
-            low, high = keys.log_row(project, n).sk, keys.log_row(project, last).sk
-            page = list(self._table.query(keys.log_partition(project, n), low=low, high=high))
-            found += [(int(row["sk"]), row) for row in page]
-            if not page or int(page[-1]["sk"]) < last:
-                break
-            n = last + 1
+        now_s = clock.now_ms() // 1000
+        for start in range(first // keys.LOG_BUCKET * keys.LOG_BUCKET, first + limit, keys.LOG_BUCKET):
+            low = keys.log_row(project, max(first, start)).sk
+            high = keys.log_row(project, min(first + limit, start + keys.LOG_BUCKET) - 1).sk
+            page = self._table.query(keys.log_partition(project, start), low=low, high=high)
+            # Expired rows linger for days after their objects were removed: for readers they are gone.
+            found += [(int(row["sk"]), row) for row in page if row["exp"] > now_s]
         return found
+
+    def rows_at(self, project: str, numbers: Collection[int]) -> dict[int, Row]:
+        """Log rows of these numbers that exist and have not expired."""
+        wanted = {keys.log_row(project, n): n for n in numbers}
+        now_s = clock.now_ms() // 1000
+        rows = self._table.batch_get(wanted)
+        return {wanted[key]: row for key, row in rows.items() if row["exp"] > now_s}
 
     def bodies(self, rows: Sequence[Row]) -> list[bytes]:
         """Segment bytes of log rows, those in S3 fetched side by side."""
@@ -261,8 +299,14 @@ class DynamoLedger:
         fetched = iter(remote)
         return [next(fetched) if "s3" in row else row["body"] for row in rows]
 
-    def read(self, project: str, first: int, limit: int) -> list[LogEntry]:
-        numbered = self.rows(project, first, limit)
+    def read(self, project: str, first: int, limit: int, max_bytes: int = MAX_READ_BYTES) -> list[LogEntry]:
+        numbered: list[tuple[int, Row]] = []
+        budget = max_bytes
+        for n, row in self.rows(project, first, limit):
+            budget -= row["unpacked"]
+            if budget < 0 and numbered:
+                break
+            numbered.append((n, row))
         bodies = self.bodies([row for _, row in numbered])
         return [
             LogEntry(n, row["c"], row["at"], row["trace"], segments.decode_events(body))
@@ -290,8 +334,10 @@ class DynamoLedger:
     def _catch_up(self, project: str, head: LogHead) -> _Warm:
         """Deltas of all commits since the last fold, replayed from the log where this process has not seen them."""
         warm = self._warm.get(project)
-        if warm is None or warm.n > head.n or warm.n < head.folded or warm.size > _CACHED_STATES:
+        if warm is None or warm.n > head.n or warm.n < head.folded:
             warm = self._warm[project] = _Warm(head.folded)
+        if warm.size > _CACHED_STATES:  # what was fetched can be fetched again; what was replayed must stay
+            warm.buckets, warm.singles = {}, {}
         self._warm.move_to_end(project)
         while len(self._warm) > _CACHED_PROJECTS:
             self._warm.popitem(last=False)
@@ -325,10 +371,10 @@ class DynamoLedger:
             warm.full.update(full)
             warm.n = n
 
-    def _fold(self, project: str, head: LogHead) -> None:
-        """Write the deltas since the last fold into their buckets. Any worker may; a loser leaves it to the winner."""
+    def _fold(self, project: str, head: LogHead, now: int) -> None:
+        """Write the deltas since the last fold into their buckets."""
         warm = self._catch_up(project, head)
-        today = clock.now_ms() // clock.DAY
+        today = now // clock.DAY
         statements: list[tuple[str, tuple[Any, ...]]] = []
         by_bucket: dict[int, States] = {}
         for key, state in warm.hot.items():
@@ -343,7 +389,7 @@ class DynamoLedger:
             kept = _unpack_bucket(old["z"], with_days=True) if old else {}
             kept = {k: v for k, v in kept.items() if int.from_bytes(v[:3], "big") > today - STATE_DAYS}
             kept.update({k: today.to_bytes(3, "big") + v for k, v in changed.items()})
-            statements.append(self._fold_statement(row_key, old, _pack_bucket(kept), head.n))
+            statements.append(self._fold_statement(row_key, old, _pack_bounded(kept), head.n))
         for key, state in warm.full.items():
             row_key = keys.full_state(project, key)
             statements.append(self._fold_statement(row_key, rows.get(row_key), zlib.compress(state, 3), head.n))
@@ -353,7 +399,7 @@ class DynamoLedger:
             self._table.update(
                 Update(
                     keys.log_head(project),
-                    set={"folded": head.n},
+                    set={"folded": head.n, "folded_at": now, "folding_until": 0},
                     condition="folded = :old" if head.folded else "attribute_not_exists(folded)",
                     values={"old": head.folded} if head.folded else {},
                 )
@@ -389,6 +435,16 @@ def _pack_bucket(states: States) -> bytes:
     for key, state in sorted(states.items()):
         parts += [key, len(state).to_bytes(2, "big"), state]
     return zlib.compress(b"".join(parts), 3)
+
+
+def _pack_bounded(states: States) -> bytes:
+    """A packed bucket that fits its row: the states that were touched longest ago go first."""
+    packed = _pack_bucket(states)
+    while len(packed) > _BUCKET_BYTES:
+        newest = sorted(states.items(), key=lambda item: item[1][:3], reverse=True)
+        states = dict(newest[: len(newest) * 3 // 4])
+        packed = _pack_bucket(states)
+    return packed
 
 
 def _unpack_bucket(data: bytes, *, with_days: bool = False) -> States:

@@ -6,18 +6,23 @@ relay find what is due without a scan. A row is deleted when it was sent; a dire
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from tocsin.aws import keys
 from tocsin.aws.keys import Key
-from tocsin.aws.table import Table, Write
+from tocsin.aws.table import ConditionFailed, Table, Write
 from tocsin.kernel import clock
 from tocsin.kernel.errors import Retry
 from tocsin.signals.ports import Bus, Fact, OutboxRow
 
 #: Rows younger than this are still in the hands of the worker that wrote them.
 GRACE_MS: Final = 10 * clock.SECOND
+#: How far back the very first sweep of a deployment looks.
+_FIRST_LOOK_MINUTES: Final = 24 * 60
+#: A sweep stops with this much time left, in ms.
+_STOP_MS: Final = 5_000
 _DIRECTORY_LIFE_S: Final = 14 * clock.DAY // 1000
 #: Evidence may wait so long for the journal; its alarm goes off after minutes.
 _EVIDENCE_LIFE_S: Final = 90 * clock.DAY // 1000
@@ -42,7 +47,14 @@ def outbox_writes(table: Table, rows: Sequence[OutboxRow], now: int) -> list[Wri
     for row in rows:
         evidence = row.kind == "evidence"
         life_s = max(row.due, now) // 1000 + (_EVIDENCE_LIFE_S if evidence else _DIRECTORY_LIFE_S)
-        content = {"kind": row.kind, "due": row.due, "payload": row.payload, "project": row.project, "exp": life_s}
+        content = {
+            "kind": row.kind,
+            "due": row.due,
+            "payload": row.payload,
+            "project": row.project,
+            "turn": row.turn,
+            "exp": life_s,
+        }
         if evidence:
             content["written"], directory = now, keys.evidence_due(now, row.project, row.due)
         else:
@@ -61,17 +73,27 @@ class DynamoOutbox:
         self._bus = bus
         self._senders = {"deliver": deliveries, "timer": timers}
 
-    def publish(self, rows: Sequence[OutboxRow]) -> None:
-        """Send rows and delete those that were taken; anything else stays for the relay."""
+    def publish(self, rows: Sequence[OutboxRow]) -> Collection[str]:
+        """Send rows and delete those that were taken; returns their ids. Anything else stays for the relay."""
         sent = [row for row in rows if row.kind in self._senders and self._sent(row)]
         facts = [row for row in rows if row.kind == "fact"]
         try:
             self._bus.publish([Fact(row.payload["kind"], row.payload["detail"]) for row in facts])
             sent += facts
         except Retry:
-            pass  # the rows stay; the relay sends them within a minute
+            for row in facts:  # one that cannot be sent must not hold back the others
+                if len(facts) > 1 and self._told(row):
+                    sent.append(row)
         if sent:
             self._table.delete_all(outbox_key(row) for row in sent)
+        return {row.row_id for row in sent}
+
+    def _told(self, row: OutboxRow) -> bool:
+        try:
+            self._bus.publish([Fact(row.payload["kind"], row.payload["detail"])])
+        except Retry:
+            return False
+        return True
 
     def _sent(self, row: OutboxRow) -> bool:
         try:
@@ -80,45 +102,58 @@ class DynamoOutbox:
             return False
         return True
 
-    def sweep(self, now: int, limit: int = 500) -> int:
+    def sweep(self, now: int, remaining_ms: Callable[[], int] = lambda: 60_000) -> int:
         """Send everything that is overdue, oldest minute first; returns the number of rows sent.
 
-        The watermark is the first minute that may still hold unsent rows; it moves only over minutes found empty.
+        The watermark is the first minute that may still hold unsent rows. A row that cannot be sent moves to a later
+        minute, so the watermark always advances and one project's trouble is nobody else's.
         """
         watermark = keys.relay_watermark()
         row = self._table.get(watermark)
-        start = int(row["minute"]) if row else now // clock.MINUTE - 60
+        start = int(row["minute"]) if row else now // clock.MINUTE - _FIRST_LOOK_MINUTES
         current = now // clock.MINUTE
-        sent, first_open = 0, None
+        # Rows may still be added to the current minute and, by slow workers, to the ones right before it.
+        closed = current - 2
+        sent, reached = 0, start
         for minute in range(start, current + 1):
-            left = False
+            if remaining_ms() < _STOP_MS:
+                break
             for due_row in self._table.query(keys.due(f"{minute:010d}", "p", 0).pk):
                 project, _, shard = due_row["sk"].rpartition("#")
-                batch, waiting = self._overdue(project, minute, int(shard), now)
-                self.publish(batch)
-                sent += len(batch)
-                left = left or waiting or bool(batch)
-                if sent >= limit:
-                    return sent
-            if left and first_open is None:
-                first_open = minute
-        # Rows may still be added to the current minute and, by slow workers, to the one before it.
-        reached = min(first_open if first_open is not None else current, current - 2)
+                sent += self._send_overdue(project, minute, int(shard), now)
+            reached = minute
+        reached = min(reached, closed)
         if reached > start:
             self._table.put(watermark, {"minute": reached, "at": now})
         return sent
 
-    def _overdue(self, project: str, minute: int, shard: int, now: int) -> tuple[list[OutboxRow], bool]:
-        """Rows of one partition to send now, and whether others must wait."""
-        batch, waiting = [], False
-        for row in self._rows(project, minute, shard):
-            grace = GRACE_MS if row.kind == "fact" else 0
-            if row.due + grace <= now:
-                batch.append(row)
-            else:
-                waiting = True
-        return batch, waiting
+    def _send_overdue(self, project: str, minute: int, shard: int, now: int) -> int:
+        overdue = self._overdue(project, minute, shard, now)
+        sent = self.publish(overdue)
+        for row in overdue:
+            if row.row_id not in sent:
+                self._postpone(row, now)
+        return len(sent)
+
+    def _postpone(self, row: OutboxRow, now: int) -> None:
+        """Move a row that could not be sent to a later minute, further away with every try."""
+        turn = row.turn + 1
+        later = replace(row, due=now + min(2**turn * 10 * clock.SECOND, clock.HOUR), turn=turn)
+        delete = self._table.delete_write(outbox_key(row), condition="attribute_exists(pk)")
+        try:
+            self._table.transact([delete, *outbox_writes(self._table, [later], now)])
+        except ConditionFailed:
+            return  # somebody sent it meanwhile
+
+    def _overdue(self, project: str, minute: int, shard: int, now: int) -> list[OutboxRow]:
+        """Rows of one partition to send now; in a minute that is over, those are all."""
+        over = minute < now // clock.MINUTE - 2
+        return [
+            row
+            for row in self._rows(project, minute, shard)
+            if over or row.due + (GRACE_MS if row.kind == "fact" and not row.turn else 0) <= now
+        ]
 
     def _rows(self, project: str, minute: int, shard: int) -> Iterator[OutboxRow]:
         for row in self._table.query(keys.outbox_partition(project, f"{minute:010d}", shard)):
-            yield OutboxRow(row["project"], row["row_id"], row["kind"], row["due"], row["payload"])
+            yield OutboxRow(row["project"], row["row_id"], row["kind"], row["due"], row["payload"], row.get("turn", 0))

@@ -83,8 +83,8 @@ def open_message(body: str, key: bytes, bucket: Bucket) -> Envelope:
     """The envelope of a message body, fetched from S3 when the body is a claim. Refuses what is not authentic."""
     try:
         claim = json.loads(body).get("claim")
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise Refusal("ERR_SCHEMA", "not an envelope") from error
     if isinstance(claim, str) and claim.startswith("claim/"):
-        body = bucket.get(claim).decode("ascii")
+        body = bucket.get(claim).decode("ascii", "replace")
     return envelope.open_sealed(body, key)

@@ -40,9 +40,13 @@ def decode_states(data: bytes) -> tuple[States, States]:
     return both
 
 
-def encode(hot: Mapping[bytes, bytes], full: Mapping[bytes, bytes], events: Sequence[Mapping[str, Any]]) -> bytes:
+def encode(
+    hot: Mapping[bytes, bytes], full: Mapping[bytes, bytes], events: Sequence[Mapping[str, Any]]
+) -> tuple[bytes, int]:
+    """A segment's bytes, and the size of its events before compression."""
     states = encode_states(hot, full)
-    return _HEADER.pack(len(states)) + states + envelope.pack(events)
+    raw = envelope.as_json(events)
+    return _HEADER.pack(len(states)) + states + zlib.compress(raw, 6), len(raw)
 
 
 def decode_events(data: bytes) -> list[dict[str, Any]]:

@@ -27,9 +27,7 @@ _GRAMMAR: Final[Mapping[str, re.Pattern[str]]] = {
     "kind": re.compile(r"[a-z][a-z0-9_.]{0,63}", re.ASCII),
     "project": re.compile(r"[a-z0-9][a-z0-9_-]{1,63}", re.ASCII),
     # A pseudonym, a key id, or a part of the system.
-    "actor": re.compile(
-        r"usr_[a-z2-7]{26}|key_[A-Za-z0-9-]{1,64}|(?:system|key|admin):[a-z0-9_-]{1,64}", re.ASCII
-    ),
+    "actor": re.compile(r"usr_[a-z2-7]{26}|key_[A-Za-z0-9-]{1,64}|(?:system|key|admin):[a-z0-9_-]{1,64}", re.ASCII),
     "action": re.compile(r"[a-z][a-z0-9_]{0,31}:[a-z][a-z0-9_.]{0,63}", re.ASCII),
     # A type, and a server-made id. Sender-chosen text does not fit; give its digest instead.
     "resource": re.compile(r"[a-z][a-z0-9_]{0,31}:[A-Za-z0-9][A-Za-z0-9_-]{0,95}", re.ASCII),

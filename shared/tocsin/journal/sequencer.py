@@ -148,9 +148,7 @@ class Cosigner:
     def key(self) -> VerifierKey:
         return VerifierKey.of(self._name, self._signer, cosigner=True)
 
-    def line(
-        self, new: Checkpoint, before: Published, pinned: list[VerifierKey], tree: Tree, now: int
-    ) -> str:
+    def line(self, new: Checkpoint, before: Published, pinned: list[VerifierKey], tree: Tree, now: int) -> str:
         """Its signature line. Raises Fork when `new` is not an extension, Refused when `before` is not
         authentic."""
         if before.note is not None:

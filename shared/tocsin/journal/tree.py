@@ -20,9 +20,7 @@ MAX_ENTRY_BYTES: Final = 0xFFFF
 EMPTY_ROOT: Final = hashlib.sha256(b"").digest()
 ENTRIES: Final = "entries"
 
-_PATH = re.compile(
-    r"tile/(0|[1-9][0-9]?|entries)/((?:x[0-9]{3}/)*[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?", re.ASCII
-)
+_PATH = re.compile(r"tile/(0|[1-9][0-9]?|entries)/((?:x[0-9]{3}/)*[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?", re.ASCII)
 
 Read = Callable[[str], bytes | None]
 

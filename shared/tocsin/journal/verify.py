@@ -74,7 +74,7 @@ def verify(archive: Archive, pinned: Sequence[VerifierKey], earlier: Sequence[by
         raise _located(refused, archive) from None
     log = _Log(checkpoint.size, archive)
     if log.root() != checkpoint.root:
-        raise log.culprit(checkpoint)
+        raise log.culprit()
     files, beyond, ignored = log.compare()
     log.check_contents()
     for number, old_note in enumerate(earlier, 1):
@@ -128,7 +128,8 @@ class _Log:
             data = self._archive.read(name.full.path)
         if data is None:
             raise Damaged(name.path, "missing")
-        starts, hashes = [0], []
+        starts: list[int] = [0]
+        hashes: list[bytes] = []
         while len(hashes) < name.width and starts[-1] + 2 <= len(data):
             at = starts[-1]
             end = at + 2 + int.from_bytes(data[at : at + 2], "big")
@@ -166,9 +167,9 @@ class _Log:
         partial = (level[len(level) - len(level) % WIDTH :] for level in levels)
         return Edge(self.size, tuple(b"".join(part) for part in partial)).root
 
-    def culprit(self, checkpoint: Checkpoint) -> Damaged:
-        """Why the entries do not hash to the signed root: the first entry whose tile, or whose absence of
-        any disagreement, says so."""
+    def culprit(self) -> Damaged:
+        """Why the entries do not hash to the signed root: the first entry that its tile does not know, or,
+        when entries and tiles agree, all of them."""
         for n in range(len(self._bundles)):
             width = min(WIDTH, self.size - n * WIDTH)
             name = TileName(0, n, width)
@@ -187,12 +188,12 @@ class _Log:
                 raise Damaged(name.path, "missing")
         files = beyond = ignored = 0
         for path in self._archive.paths():
-            name = parse_path(path)
-            if name is None:
+            named = parse_path(path)
+            if named is None:
                 ignored += path != CHECKPOINT
                 continue
             files += 1
-            beyond += self._differs(path, name, self._archive.read(path) or b"")
+            beyond += self._differs(path, named, self._archive.read(path) or b"")
         return files, beyond, ignored
 
     def _differs(self, path: str, name: TileName, data: bytes) -> bool:

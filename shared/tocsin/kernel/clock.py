@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from functools import lru_cache
 
 SECOND = 1_000
 MINUTE = 60 * SECOND
@@ -22,9 +23,10 @@ def now_ms() -> int:
 def rfc3339(at_ms: int) -> str:
     """`2026-01-31T10:20:30.456Z` for a Unix time in ms."""
     whole, milli = divmod(at_ms, 1000)
-    return datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{milli:03d}Z"
+    return f"{datetime.fromtimestamp(whole, UTC).isoformat()[:19]}.{milli:03d}Z"
 
 
+@lru_cache(maxsize=4096)  # the same texts are read at several places of an event's way
 def parse_rfc3339(text: str) -> int:
     """Unix time in ms of an RFC 3339 date-time; the offset is required. Raises ValueError with the reason."""
     match = _RFC3339.fullmatch(text)

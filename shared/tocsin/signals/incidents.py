@@ -660,7 +660,7 @@ def summary(incident: Incident) -> dict[str, Any]:
         "events": incident.events,
         "entities": sorted(incident.entities, key=lambda name: (-incident.entities[name], name))[:20],
         "entity_count": incident.entity_count() + incident.entity_overflow,
-        "tags": incident.tags,
+        "tags": {key: values[:4] for key, values in list(incident.tags.items())[:10]},
         "reasons": [link[1] for link in sorted(incident.links.values(), key=lambda link: -link[0])[:5]],
         "trace_id": incident.trace_id,
         "sources": sorted(incident.sources)[:10],
@@ -689,6 +689,7 @@ def quiet(incident: Incident, *, now: int, policy: Policy = DEFAULT_POLICY) -> E
     due = incident.seen + policy.quiet
     held = change.own(incident)
     if now < due:
+        due = max(due, now + clock.SECOND)  # never the row that is being sent: it is deleted right after
         held.version -= 1  # a timer is no change that a reader's version should trip over
         held.timer_due = due
         change.effects.timers.append((held.id, due))

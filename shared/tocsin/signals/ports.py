@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 if TYPE_CHECKING:  # the score function never loads correlation
     from tocsin.signals.incidents import Effects, Incident, View
     from tocsin.signals.topology import Topology
 
 Event = dict[str, Any]
+#: Unpacked size of the commits read at a time; a worker's memory holds several times this as objects.
+MAX_READ_BYTES: Final = 24 * 1024 * 1024
 CommitStatus = Literal["committed", "dead", "absent"]
 
 
@@ -33,10 +35,14 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class LogHead:
-    """End of a project's commit log: `n` commits so far, states folded into their buckets through commit `folded`."""
+    """End of a project's commit log: `n` commits so far, states folded into their buckets through commit `folded`.
+
+    `folded_at` is when (Unix ms; before the first fold: when the log began).
+    """
 
     n: int
     folded: int
+    folded_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +83,10 @@ class Ledger(Protocol):
         """Put a tombstone under an attempt unless it committed; returns what holds now: "dead" or "committed"."""
         ...
 
-    def take_over(self, project: str, event_id: str, old: Mark, commit_id: str, digest: bytes, now: int) -> bool:
-        """Move a mark from a dead attempt to this one; False when somebody else did first."""
+    def take_over(
+        self, project: str, marks: Mapping[str, Mark], commit_id: str, digests: Mapping[str, bytes], now: int
+    ) -> set[str]:
+        """Move marks from dead attempts to this one; returns the event ids that are now ours."""
         ...
 
     def head(self, project: str) -> LogHead: ...
@@ -97,8 +105,11 @@ class Ledger(Protocol):
         """Record an event that was refused after it had been accepted."""
         ...
 
-    def read(self, project: str, first: int, limit: int) -> list[LogEntry]:
-        """Up to `limit` commits from number `first` on, in order, without gaps."""
+    def read(self, project: str, first: int, limit: int, max_bytes: int = MAX_READ_BYTES) -> list[LogEntry]:
+        """Commits from number `first` on, in order: up to `limit`, or as many as unpack to `max_bytes`, at least one.
+
+        Commits that have left by retention are not there; what follows them is.
+        """
         ...
 
 
@@ -121,13 +132,17 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
-    """Work that became due with a commit. `kind`: fact, deliver, timer or evidence; `due` in Unix ms."""
+    """Work that became due with a commit. `kind`: fact, deliver, timer or evidence; `due` in Unix ms.
+
+    `turn` counts the times it could not be sent.
+    """
 
     project: str
     row_id: str
     kind: Literal["fact", "deliver", "timer", "evidence"]
     due: int
     payload: dict[str, Any]
+    turn: int = 0
 
 
 class IncidentStore(Protocol):
@@ -149,8 +164,8 @@ class IncidentStore(Protocol):
 
 
 class Outbox(Protocol):
-    def publish(self, rows: Sequence[OutboxRow]) -> None:
-        """Send rows that are due now and forget them; rows that cannot be sent stay for the relay."""
+    def publish(self, rows: Sequence[OutboxRow]) -> Collection[str]:
+        """Send rows that are due now and forget them; returns their ids. What cannot be sent stays for the relay."""
         ...
 
 
@@ -168,9 +183,10 @@ class TopologyReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One queue message after its envelope was opened."""
+    """One queue message after its envelope was opened; `size` is about its unpacked bytes."""
 
     message_id: str
     project: str
     trace_id: str
     payload: dict[str, Any] = field(default_factory=dict)
+    size: int = 0

@@ -12,7 +12,10 @@ The protocol, in the order of the code (docs/architecture.md proves it; tests/st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -33,8 +36,10 @@ from tocsin.signals.ports import (
     TopologyReader,
 )
 
-#: Attempts to commit on a moving head before the messages are given back.
-COMMIT_ATTEMPTS: Final = 12
+#: Attempts to commit on a moving head before the messages are given back; time usually runs out first.
+COMMIT_ATTEMPTS: Final = 64
+#: Unpacked size of the messages that go into one commit.
+MAX_COMMIT_BYTES: Final = 8 * 1024 * 1024
 #: Nothing is begun with less time left than this.
 MIN_REMAINING_MS: Final = 3 * clock.SECOND
 #: Added to an attempt's longest life before its marks may be taken: covers clock skew and a slow start.
@@ -78,6 +83,20 @@ class _Attempt:
     lifetime_ms: int
 
 
+def _parts(messages: Sequence[Message]) -> Iterator[list[Message]]:
+    """The messages in portions that make commits of a bounded size."""
+    part: list[Message] = []
+    size = 0
+    for message in messages:
+        if part and size + message.size > MAX_COMMIT_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(message)
+        size += message.size
+    if part:
+        yield part
+
+
 class ScoreWorker:
     """Turns queue messages into committed, scored events."""
 
@@ -88,7 +107,9 @@ class ScoreWorker:
         topologies: TopologyReader,
         *,
         now: Callable[[], int] = clock.now_ms,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
+        self._pause = pause
         self._ledger = ledger
         self._bus = bus
         self._topologies = topologies
@@ -107,7 +128,9 @@ class ScoreWorker:
             by_project.setdefault(message.project, []).append(message)
         facts: list[Fact] = []
         for project, group in by_project.items():
-            self._project(_Attempt(project, outcome, facts, remaining_ms, lifetime_ms), group)
+            attempt = _Attempt(project, outcome, facts, remaining_ms, lifetime_ms)
+            for part in _parts(group):
+                self._project(attempt, part)
         try:
             self._bus.publish(facts)
         except Retry:
@@ -183,19 +206,18 @@ class ScoreWorker:
         now, project = self._now(), attempt.project
         foreign = self._ledger.claim(project, commit_id, {k: a.digest for k, a in arrivals.items()}, now)
         fates = self._fates(project, foreign, now, attempt.lifetime_ms)
+        dead = {event_id: mark for event_id, mark in foreign.items() if fates[mark.commit_id] == "dead"}
+        digests = {event_id: arrivals[event_id].digest for event_id in dead}
+        taken = self._ledger.take_over(project, dead, commit_id, digests, self._now()) if dead else set()
         owned = []
         for event_id, arrival in arrivals.items():
             mark = foreign.get(event_id)
-            if mark is None:
+            if mark is None or event_id in taken:
                 owned.append(arrival)
-                continue
-            match fates[mark.commit_id]:
-                case "committed":
-                    self._account(attempt, arrival, mark.digest, [arrival.digest, *arrival.copies])
-                case "dead" if self._ledger.take_over(project, event_id, mark, commit_id, arrival.digest, self._now()):
-                    owned.append(arrival)
-                case _:
-                    attempt.outcome.failed.update(arrival.messages)
+            elif fates[mark.commit_id] == "committed":
+                self._account(attempt, arrival, mark.digest, [arrival.digest, *arrival.copies])
+            else:
+                attempt.outcome.failed.update(arrival.messages)
         return owned
 
     def _fates(self, project: str, foreign: dict[str, Mark], now: int, lifetime_ms: int) -> dict[str, str]:
@@ -220,9 +242,11 @@ class ScoreWorker:
         topology_version, topology = self._topologies.topology(project)
         prepared = [scoring.prepare(arrival.event, topology) for arrival in claimed]
         hot_keys, _ = scoring.needs(prepared)
-        for _ in range(COMMIT_ATTEMPTS):
-            if attempt.remaining_ms() < MIN_REMAINING_MS:
+        for race in itertools.count():
+            if attempt.remaining_ms() < MIN_REMAINING_MS or race == COMMIT_ATTEMPTS:
                 break
+            if race:
+                self._pause(random.uniform(0, min(0.02 * 2**race, 1.0)))  # noqa: S311 - jitter, not a secret
             head = self._ledger.head(project)
             hot, _ = self._ledger.states(project, head, hot_keys, ())
             _, full = self._ledger.states(project, head, (), scoring.narrow(prepared, hot))
@@ -235,7 +259,7 @@ class ScoreWorker:
                 events=scored.events,
                 hot=scored.hot,
                 full=scored.full,
-                versions={"scorer": scoring.SCORER_VERSION, "topology": topology_version},
+                versions={**scoring.VERSIONS, "topology": topology_version},
             )
             try:
                 return self._ledger.commit(project, commit)

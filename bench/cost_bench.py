@@ -12,7 +12,6 @@ processor time ran at the share of a core that the memory buys, and calls took t
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import os
@@ -30,14 +29,27 @@ from typing import Any
 
 from bench import report, stack, workload
 from bench.capacity import item_size, read_units, write_units
-from bench.chain import url_event
 
 #: Messages (requests) of one score invocation: BatchSize of the template.
 MESSAGES = 10
 #: Requests sent per run by events per request.
 REQUESTS = {1: 600, 25: 200, 100: 100}
+#: Other sizes of batches that are priced: events per request, messages per score invocation, commits per correlate
+#: invocation.
+BATCHES = ((1, 1, 1), (1, 3, 1), (1, 10, 5), (1, 100, 1), (25, 3, 1), (25, 10, 5), (100, 1, 1), (100, 10, 5))
 TARGETS = {"url": {1: 2.5, 25: 0.80, 100: 0.75}, "rest": {1: 6.0, 25: 0.95, 100: 0.80}}
-TERMS = ("API requests", "Lambda requests", "Lambda GB-s", "SQS", "DynamoDB writes", "DynamoDB reads", "S3", "EventBridge", "logs")
+TERMS = (
+    "API requests",
+    "Lambda requests",
+    "Lambda GB-s",
+    "SQS",
+    "DynamoDB writes",
+    "DynamoDB reads",
+    "S3",
+    "EventBridge",
+    "logs",
+)
+PARTS = ("ingest", "score", "correlate", "notify", "relay")
 _CHUNK = 64 * 1024
 _COLUMNS = re.compile(r"'(\w+)': \?")
 
@@ -103,6 +115,8 @@ class Meter:
 
     def _before(self, params: dict[str, Any], model: Any, context: dict[str, Any], **_: Any) -> dict[str, Any]:
         context["bench"] = params
+        if model.name == "PutObject":
+            self.stored_objects += len(params["Body"])
         if model.input_shape is not None and "ReturnConsumedCapacity" in model.input_shape.members:
             return {**params, "ReturnConsumedCapacity": "TOTAL"}
         return params
@@ -131,8 +145,6 @@ class Meter:
                     self.facts.append({"detail-type": entry["DetailType"], "detail": json.loads(entry["Detail"])})
             case "s3":
                 bill.s3 += usd("s3_put") if name == "PutObject" else usd("s3_get")
-                if name == "PutObject":
-                    self.stored_objects += len(params["Body"])
             case "secretsmanager":
                 bill.secret_calls += 1
 
@@ -202,28 +214,11 @@ class Pipeline:
 
     def __init__(self) -> None:
         self.meter = Meter()
-        name = f"bench-{secrets.token_hex(4)}"
-        dynamodb, sqs = stack.client("dynamodb"), stack.client("sqs")
-        self.table = name
-        dynamodb.create_table(
-            TableName=name,
-            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
-            AttributeDefinitions=[{"AttributeName": n, "AttributeType": "S"} for n in ("pk", "sk")],
-            BillingMode="PAY_PER_REQUEST",
-        )
-        stack.client("s3").create_bucket(Bucket=name)
-        stack.client("events").create_event_bus(Name=name)
-        self.queues = {
-            stage: str(sqs.create_queue(QueueName=f"{name}-{stage}")["QueueUrl"])
-            for stage in ("score", "correlate", "notify", "relay")
-        }
-        merged: dict[str, str] = {}
-        for function in stack.FUNCTIONS:
-            merged |= stack.environment(function)
-        merged |= {"TOCSIN_TABLE": name, "TOCSIN_BUCKET": name, "TOCSIN_BUS": name}
-        merged |= {f"TOCSIN_{stage.upper()}_QUEUE": url for stage, url in self.queues.items()}
-        os.environ.update(merged | stack.credentials())
-        self.handlers = {one: stack.handler(one).handler for one in ("ingest", "score", "correlate", "notify", "relay")}
+        self.resources = stack.Resources()
+        self.table, self.queues = self.resources.name, self.resources.queues
+        for function in PARTS:
+            os.environ.update(self.resources.environment(function))
+        self.handlers = {one: stack.handler(one).handler for one in PARTS}
         from tocsin import wiring
         from tocsin.aws import clients
         from tocsin.entry import logger
@@ -235,23 +230,11 @@ class Pipeline:
         self.ledger = wiring.ledger()
         fold = self.ledger._fold
 
-        def metered_fold(project: str, head: Any) -> None:
+        def metered_fold(*arguments: Any) -> None:
             with self.within("fold"):
-                fold(project, head)
+                fold(*arguments)
 
         self.ledger._fold = metered_fold  # type: ignore[method-assign]
-
-    def close(self) -> None:
-        """Take away what the run made, objects included."""
-        stack.client("dynamodb").delete_table(TableName=self.table)
-        s3 = stack.client("s3")
-        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=self.table):
-            for item in page.get("Contents", ()):
-                s3.delete_object(Bucket=self.table, Key=item["Key"])
-        s3.delete_bucket(Bucket=self.table)
-        stack.client("events").delete_event_bus(Name=self.table)
-        for url in self.queues.values():
-            stack.client("sqs").delete_queue(QueueUrl=url)
 
     @contextmanager
     def within(self, part: str) -> Iterator[None]:
@@ -291,27 +274,30 @@ class Pipeline:
             raise RuntimeError(f"{function} gave messages back: {self.log.last[:1000]}")
 
     def drain_facts(self, part: str = "") -> None:
-        """Rules of the bus: EventScored wakes correlate, all other facts go to notify; one message at a time."""
+        """Rules of the bus: EventScored wakes correlate, with all that waits, and each other fact wakes notify."""
         while self.meter.facts:
-            fact = self.meter.facts.pop(0)
-            if fact["detail-type"] == "EventScored":
-                self.queue("correlate", [json.dumps(fact)], part)
-            else:
-                self.queue("notify", [json.dumps(fact)], part and f"{part} notify")
+            wakes = [one for one in self.meter.facts if one["detail-type"] == "EventScored"]
+            others = [one for one in self.meter.facts if one["detail-type"] != "EventScored"]
+            self.meter.facts.clear()
+            if wakes:
+                self.queue("correlate", [json.dumps(one) for one in wakes], part)
+            for one in others:
+                self.queue("notify", [json.dumps(one)], part and f"{part} notify")
 
     def send(self, front: str, data: bytes, key: str) -> None:
-        event = url_event(data, key) if front == "url" else rest_event(data, key)
+        event = stack.url_event(data, key) if front == "url" else stack.rest_event("POST", "/v1/events", key, data)
         answer = self.invoke("ingest", event, f"ingest {front}")
         if answer["statusCode"] != 202:
             raise RuntimeError(f"ingest answered {answer['statusCode']}: {answer['body'][:300]}")
 
-    def score(self, bodies: list[str]) -> None:
-        self.queue("score", bodies)
-        self.drain_facts()
-
     def resolve(self) -> None:
         """Let time pass until every incident resolved by itself: timers, relay, quiet checks, facts."""
-        real = time.time_ns
+        from tocsin.aws import keys
+
+        real, mark = time.time_ns, keys.relay_watermark()
+        stack.client("dynamodb").delete_item(  # an earlier call was further ahead in time
+            TableName=self.table, Key={"pk": {"S": mark.pk}, "sk": {"S": mark.sk}}
+        )
         try:
             for hours in (1.05, 2.1, 3.2):
                 shift = int(hours * 3.6e12)
@@ -329,24 +315,6 @@ class Pipeline:
             time.time_ns = real
 
 
-def rest_event(data: bytes, key: str) -> dict[str, Any]:
-    """A REST proxy event (payload 1.0); JSON is a binary media type there and arrives as base64."""
-    headers = {"Content-Type": "application/json", "X-Api-Key": key}
-    return {
-        "resource": "/v1/events",
-        "httpMethod": "POST",
-        "path": "/v1/events",
-        "headers": headers,
-        "multiValueHeaders": {name: [value] for name, value in headers.items()},
-        "queryStringParameters": None,
-        "multiValueQueryStringParameters": None,
-        "pathParameters": None,
-        "requestContext": {"requestId": "bench", "stage": "live", "identity": {"sourceIp": "127.0.0.1"}},
-        "body": base64.b64encode(data).decode(),
-        "isBase64Encoded": True,
-    }
-
-
 @dataclass
 class Result:
     """Costs of one run, in USD per million events."""
@@ -358,14 +326,15 @@ class Result:
     modelled: dict[str, float]
     write_units: dict[str, float]
     storage: float
-    opened: float
 
     def total(self, front: str) -> float:
         return sum(self.terms[front].values())
 
 
-def scenario(pipeline: Pipeline, per_request: int, messages: int, requests: int) -> Result:
-    """Run `requests` requests through everything and price them. Half go by each front."""
+def scenario(pipeline: Pipeline, per_request: int, messages: int, requests: int, commits_per_wake: int = 1) -> Result:
+    """Run `requests` requests through everything and price them. Half go by each front; correlate runs once per
+    `commits_per_wake` commits.
+    """
     from tocsin.aws import ledger
 
     meter = pipeline.meter
@@ -377,20 +346,23 @@ def scenario(pipeline: Pipeline, per_request: int, messages: int, requests: int)
         for number in range(messages):
             data = workload.body(list(islice(source, per_request)))
             pipeline.send("url" if number % 2 else "rest", data, key)
-        pipeline.score(meter.sent.pop(pipeline.queues["score"]))
+        pipeline.queue("score", meter.sent.pop(pipeline.queues["score"]))
 
     batch()  # warm: imports, secrets, key cache, first commit
+    pipeline.drain_facts()
     pipeline.resolve()
     meter.bills, meter.stored_items, meter.stored_bytes, meter.stored_objects = {}, 0, 0, 0
     commits = max(1, requests // messages)
-    every, ledger.FOLD_EVERY = ledger.FOLD_EVERY, commits  # one fold of all; billed at the true rate below
+    every, ledger.FOLD_EVERY = ledger.FOLD_EVERY, commits  # type: ignore[misc]  # one fold of all; billed at the true rate below
     try:
-        for _ in range(commits):
+        for number in range(1, commits + 1):
             batch()
+            if number % commits_per_wake == 0 or number == commits:
+                pipeline.drain_facts()
         kept = (meter.stored_items, meter.stored_bytes, meter.stored_objects)
         pipeline.resolve()
     finally:
-        ledger.FOLD_EVERY = every
+        ledger.FOLD_EVERY = every  # type: ignore[misc]
     return _priced(meter, per_request * messages * commits, messages * commits, messages, commits / every, kept)
 
 
@@ -420,7 +392,10 @@ def _priced(
         events=events,
         messages=messages,
         terms=terms,
-        parts={p: sum(b.terms().values()) * weights[p] * (2 if p in fronts else 1) * million for p, b in meter.bills.items()},
+        parts={
+            p: sum(b.terms().values()) * weights[p] * (2 if p in fronts else 1) * million
+            for p, b in meter.bills.items()
+        },
         modelled=modelled,
         write_units={
             f"{part}: {call}": units * weights[part] / events
@@ -429,37 +404,39 @@ def _priced(
             if units
         },
         storage=gb_90_days * million,
-        opened=sum(b.calls["TransactWriteItems"] for p, b in meter.bills.items() if p == "timers") / events,
     )
 
 
-def run(messages: int = MESSAGES, others: dict[int, tuple[int, ...]] | None = None) -> dict[str, Any]:
+def run(messages: int = MESSAGES) -> dict[str, Any]:
     """Prints the price of a million events by term, part and front, and how it depends on the size of batches."""
     report.title("Cost: $ per million events, us-east-1 list prices of " + prices()["as_of"])
     pipeline = Pipeline()
-    results: dict[int, Result] = {}
     try:
-        for per_request, requests in REQUESTS.items():
-            results[per_request] = scenario(pipeline, per_request, messages, requests)
-        report.line(f"{messages} messages per score invocation, 1 fact per correlate invocation, one warm worker of each")
+        results = {size: scenario(pipeline, size, messages, requests) for size, requests in REQUESTS.items()}
+        report.line(f"{messages} messages per score invocation, correlate runs per commit, one warm worker of each")
         for front, text in (("url", "Function URL"), ("rest", "REST API")):
             _print_front(text, TARGETS[front], results, front)
         _print_parts(results)
-        rows = []
-        for per_request, sizes in (others or {1: (1, 3, 30), 25: (1, 3), 100: (1, 3)}).items():
-            for size in sizes:
-                one = scenario(pipeline, per_request, size, max(size * 6, min(REQUESTS[per_request] // 3, size * 60)))
-                rows.append((per_request, size, f"{one.total('url'):.2f}", f"{one.total('rest'):.2f}"))
-            rows.append(
-                (per_request, messages, f"{results[per_request].total('url'):.2f}", f"{results[per_request].total('rest'):.2f}")
-            )
-        report.line("by messages per score invocation (AWS polls with 5 pollers: a window of 1 s at R requests/s gives")
-        report.line("about R/5 of them, at most BatchSize = 10: 1 at 5/s, 3 at 15/s, 10 from 50/s; 30 would need BatchSize 30)")
-        report.table(("events per request", "messages", "URL $", "REST $"), rows)
+        runs = [(size, messages, 1, one) for size, one in results.items()]
+        for size, together, wake in BATCHES:
+            requests = max(6 * together, 2 * together * wake, REQUESTS[size] // 4)
+            runs.append((size, together, wake, scenario(pipeline, size, together, requests, wake)))
     finally:
-        pipeline.close()
+        pipeline.resources.close()
+    report.line(
+        "by size of batches: AWS polls a queue with 5 pollers, so a window of 1 s at R requests/s gives about R/5"
+    )
+    report.line("messages per invocation, at most BatchSize = 10: 1 at 5/s, 3 at 15/s, 10 from 50/s on")
+    report.table(
+        ("events per request", "messages per score", "commits per correlate", "URL $", "REST $", "write units/event"),
+        [
+            (*sizes, f"{one.total('url'):.2f}", f"{one.total('rest'):.2f}", f"{sum(one.write_units.values()):.2f}")
+            for *sizes, one in sorted(runs, key=lambda run: run[:3])
+        ],
+    )
     return {
-        str(n): {"url": r.terms["url"], "rest": r.terms["rest"], "write_units": r.write_units} for n, r in results.items()
+        str(size): {"url": one.terms["url"], "rest": one.terms["rest"], "write_units": one.write_units}
+        for size, one in results.items()
     }
 
 
@@ -484,7 +461,9 @@ def _print_parts(results: dict[int, Result]) -> None:
     ]
     rows.append(("90 days of storage, not in the total", *(f"{one.storage:.3f}" for one in results.values())))
     report.table(("by part, $ (without the API's price)", *(f"{n}/request" for n in results)), rows)
-    names = sorted({name for one in results.values() for name in one.write_units}, key=lambda n: -results[1].write_units.get(n, 0))
+    names = sorted(
+        {name for one in results.values() for name in one.write_units}, key=lambda n: -results[1].write_units.get(n, 0)
+    )
     report.table(
         ("write units per event", *(f"{n}/request" for n in results)),
         [(name, *(f"{one.write_units.get(name, 0.0):.4f}" for one in results.values())) for name in names]

@@ -15,6 +15,8 @@ from typing import Any
 
 from bench import report, workload
 from bench.memory import MemoryDynamo
+from bench.stack import url_event
+
 from tocsin.access.principals import Principal
 from tocsin.aws import segments
 from tocsin.aws.incident_store import DynamoIncidentStore
@@ -115,7 +117,7 @@ class Chain:
             facets |= facets_of(event)
             if len(facets) > MAX_FACETS:
                 break
-        return segments.encode(scored.hot, scored.full, scored.events)
+        return segments.encode(scored.hot, scored.full, scored.events)[0]
 
     def unpack(self, segment: bytes) -> list[Event]:
         return segments.decode_events(segment)
@@ -143,22 +145,6 @@ class Chain:
             signals = signals[effects.consumed :]
 
 
-def url_event(data: bytes, key: str = "") -> dict[str, Any]:
-    """A Function URL event (payload 2.0) of a POST of JSON."""
-    return {
-        "version": "2.0",
-        "rawPath": "/v1/events",
-        "rawQueryString": "",
-        "headers": {"content-type": "application/json", "x-api-key": key},
-        "requestContext": {
-            "http": {"method": "POST", "path": "/v1/events", "sourceIp": "127.0.0.1"},
-            "requestId": "bench",
-        },
-        "body": data.decode(),
-        "isBase64Encoded": False,
-    }
-
-
 def run(batch: int = 100, count: int = 20_000) -> dict[str, Any]:
     """Prints µs per event of each stage and events/s on one core; returns them."""
     report.title(f"In process: the whole chain at {batch} events per request")
@@ -180,7 +166,9 @@ def run(batch: int = 100, count: int = 20_000) -> dict[str, Any]:
     chain = Chain()
     spent = dict.fromkeys((name for name, _ in stages), 0.0)
     source = workload.events("chain")
-    requests = [request_of(url_event(workload.body(list(islice(source, batch))))) for _ in range(count // batch)]
+    requests = [
+        request_of(url_event(workload.body(list(islice(source, batch))), key="")) for _ in range(count // batch)
+    ]
     wall = time.perf_counter()
     for request in requests:
         value: Any = request
@@ -198,19 +186,20 @@ def run(batch: int = 100, count: int = 20_000) -> dict[str, Any]:
         [(text, f"{each[name]:.1f}", f"{each[name] / total:.0%}") for name, text in stages]
         + [("all", f"{total:.1f}", "100%")],
     )
-    intake = Intake(
-        Null(), marks=None, protect=lambda _, event: pseudonyms.protect(event, chain.redactor, chain.names)
-    )
+    intake = Intake(Null(), marks=None, protect=lambda _, event: pseudonyms.protect(event, chain.redactor, chain.names))
     principal = Principal(PROJECT, "bench", frozenset({"ingest:write"}))
     began = time.process_time()
     for request in requests:
         intake.accept(request, principal)
     accept = (time.process_time() - began) / done * 1e6
     rate = 1e6 / total
-    report.line(f"{rate:,.0f} events/s/core; {done:,} events, {wall:.1f} s wall, {total * done / 1e6 / wall:.0%} of it busy")
+    report.line(
+        f"{rate:,.0f} events/s/core; {done:,} events, {wall:.1f} s wall, {total * done / 1e6 / wall:.0%} of it busy"
+    )
     report.line(f"Intake.accept as a whole without sealing: {accept:.1f} µs/event")
     report.line(
-        f"{chain.opened / done:.2%} of the events opened an incident, {(chain.joined - chain.opened) / done:.2%} joined one"
+        f"{chain.opened / done:.2%} of the events opened an incident, "
+        f"{(chain.joined - chain.opened) / done:.2%} joined one"
     )
     return {"us_per_event": each, "total_us": total, "events_per_s_core": rate, "opened": chain.opened / done}
 

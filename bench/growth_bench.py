@@ -14,6 +14,7 @@ from typing import Any
 from bench import report
 from bench.memory import MemoryDynamo
 from bench.workload import workload
+
 from tocsin.aws.incident_store import DynamoIncidentStore
 from tocsin.aws.table import Table
 from tocsin.kernel import clock
@@ -123,10 +124,9 @@ def run(counts: list[int] | None = None, batch: int = 100, events: int = 5_000, 
         read = (worker.table.reads - reads) / (events * repeats)
         figures[str(count)] = {"us": us, "write_units": written, "read_units": read}
         first = next(iter(figures.values()))
-        rows.append(
-            (f"{count:,}", f"{us:.1f}", f"{us / first['us']:.2f}", f"{written:.3f}")
-            + (f"{written / first['write_units']:.2f}", f"{read:.3f}", f"{read / first['read_units']:.2f}")
-        )
+        pairs = ((us, "us", ".1f"), (written, "write_units", ".3f"), (read, "read_units", ".3f"))
+        cells = [text for value, name, form in pairs for text in (format(value, form), f"{value / first[name]:.2f}")]
+        rows.append((f"{count:,}", *cells))
     gc.unfreeze()
     report.table(("open incidents", "µs/event", "ratio", "writes/event", "ratio", "reads/event", "ratio"), rows)
     return figures

@@ -1,0 +1,179 @@
+"""Projects: settings that are closed, versions that are kept, and strangers who see nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.support.access_fakes import NOW, Clock, ProjectRows, refused
+
+from tocsin.access.principals import Principal
+from tocsin.access.projects import CachedProjects, Project, Projects, ProjectSettings, Quota
+
+ADMIN = Principal("ops", "K" * 12, frozenset({"admin:*"}))
+
+
+@pytest.fixture
+def rows() -> ProjectRows:
+    return ProjectRows()
+
+
+@pytest.fixture
+def projects(rows: ProjectRows) -> Projects:
+    return Projects(rows, lambda project: project == "ops")
+
+
+def mine(project: Project) -> Principal:
+    return replace(ADMIN, project=project.id)
+
+
+def test_a_project_is_made_with_least_settings_and_shown_whole(projects: Projects) -> None:
+    made = projects.create(ADMIN, {"name": "Shop", "settings": {"redact_keys": ["iban", "ssn", "iban"]}}, NOW)
+    shown = projects.get(mine(made), made.id).as_json()
+    assert shown["id"].startswith("prj_")
+    assert shown["settings"]["redact_keys"] == ["iban", "ssn"]
+    assert shown["settings"]["redaction"] == "on"
+    assert shown["settings"]["retention_days"] == 90
+    assert (shown["status"], shown["version"], shown["created_by"]) == ("active", 1, ADMIN.credential)
+
+
+def test_only_the_operator_makes_projects(projects: Projects, rows: ProjectRows) -> None:
+    assert refused(projects.create, replace(ADMIN, project="p1"), {"name": "x"}, NOW).code == "ERR_SCOPE"
+    assert rows.rows == {}
+
+
+def test_a_foreign_project_is_not_found_whatever_is_asked(projects: Projects) -> None:
+    made = projects.create(ADMIN, {"name": "Shop"}, NOW)
+    stranger = replace(ADMIN, project="p2")
+    for call in (
+        lambda: projects.get(stranger, made.id),
+        lambda: projects.change(stranger, made.id, {"name": "theirs"}, None),
+        lambda: projects.change(ADMIN, made.id, {"status": "deleted"}, None),
+    ):
+        assert refused(call).code == "ERR_NOT_FOUND"
+    assert projects.of(made.id).name == "Shop"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"id": "prj_x"},
+        {"status": "active"},
+        {"created_at": 1},
+        {"created_by": "key_x"},
+        {"quota": {"events_per_second": 10**6}},
+        {"settings": {"quota": {"events_per_second": 10**6}}},
+        {"rate": 5},
+        {"name": "fine", "status": "suspended"},
+    ],
+)
+def test_fields_of_the_server_are_refused_by_name(projects: Projects, body: dict[str, Any]) -> None:
+    made = projects.create(ADMIN, {"name": "Shop"}, NOW)
+    refusal = refused(projects.change, mine(made), made.id, body, None)
+    assert (refusal.code, refusal.status) == ("ERR_READONLY_FIELD", 400)
+    assert projects.of(made.id) == made
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [],
+        {"nmae": "x"},
+        {"name": ""},
+        {"name": "a" * 81},
+        {"name": "a\u202eb"},
+        {"name": 5},
+        {"settings": []},
+        {"settings": {"retention_days": 0}},
+        {"settings": {"retention_days": 366}},
+        {"settings": {"retention_days": True}},
+        {"settings": {"retention_days": "90"}},
+        {"settings": {"redact_keys": "iban"}},
+        {"settings": {"redact_keys": ["x"] * 101}},
+        {"settings": {"redact_keys": ["a\nb"]}},
+        {"settings": {"redaction": "sometimes"}},
+        {"settings": {"redaction": []}},
+        {"settings": {"redaction_profile": None}},
+    ],
+)
+def test_what_does_not_fit_is_refused_and_changes_nothing(projects: Projects, body: Any) -> None:
+    made = projects.create(ADMIN, {"name": "Shop"}, NOW)
+    assert refused(projects.change, mine(made), made.id, body, None).code == "ERR_SCHEMA"
+    assert projects.of(made.id) == made
+
+
+def test_a_change_needs_the_version_that_was_read(projects: Projects) -> None:
+    made = projects.create(ADMIN, {"name": "Shop"}, NOW)
+    changed = projects.change(mine(made), made.id, {"settings": {"retention_days": 30}}, 1)
+    assert (changed.version, changed.settings.retention_days, changed.name) == (2, 30, "Shop")
+    assert refused(projects.change, mine(made), made.id, {"name": "x"}, 1).code == "ERR_CONFLICT"
+
+
+def test_turning_redaction_off_needs_an_approval_and_turning_it_on_does_not(projects: Projects) -> None:
+    made = projects.create(ADMIN, {"name": "Shop"}, NOW)
+    off = {"settings": {"redaction": "off"}}
+    refusal = refused(projects.change, mine(made), made.id, off, None)
+    assert (refusal.code, refusal.status) == ("ERR_APPROVAL_REQUIRED", 403)
+    assert refused(projects.create, ADMIN, {"name": "x", **off}, NOW).code == "ERR_APPROVAL_REQUIRED"
+    assert projects.change(mine(made), made.id, off, None, approved=True).settings.redaction == "off"
+    assert projects.change(mine(made), made.id, {"name": "Shop 2"}, None).settings.redaction == "off"
+    assert projects.change(mine(made), made.id, {"settings": {"redaction": "on"}}, None).settings.redaction == "on"
+
+
+def test_a_project_without_a_record_has_default_settings_and_can_be_changed(projects: Projects) -> None:
+    old = replace(ADMIN, project="older")
+    assert projects.get(old, "older").settings == ProjectSettings()
+    assert projects.change(old, "older", {"name": "Older"}, 0).version == 1
+
+
+def test_deletion_is_final(projects: Projects) -> None:
+    made = projects.create(ADMIN, {"name": "Shop"}, NOW)
+    projects.set_status(made.id, "deleted")
+    assert refused(projects.set_status, made.id, "active").code == "ERR_PROJECT_DELETED"
+    with pytest.raises(ValueError, match="a project is"):
+        projects.set_status(made.id, "gone")
+
+
+def test_cached_projects_follow_within_their_time_and_refuse_by_status(projects: Projects) -> None:
+    clock = Clock()
+    cached = CachedProjects(projects.of, clock.s, ttl_s=20)
+    made = projects.create(ADMIN, {"name": "Shop"}, NOW)
+    assert cached.require_active(made.id) == made
+    projects.set_status(made.id, "suspended")
+    assert cached.require_active(made.id) == made
+    clock.ms += 20_000
+    assert refused(cached.require_active, made.id).code == "ERR_SCOPE"
+    projects.set_status(made.id, "deleting")
+    clock.ms += 20_000
+    gone = refused(cached.require_active, made.id)
+    assert (gone.code, gone.status) == ("ERR_PROJECT_DELETED", 410)
+    with pytest.raises(ValueError, match="ttl_s"):
+        CachedProjects(projects.of, clock.s, ttl_s=31)
+
+
+def test_the_cache_is_bounded(projects: Projects) -> None:
+    reads: list[str] = []
+
+    def read(name: str) -> Project:
+        reads.append(name)
+        return projects.of(name)
+
+    cached = CachedProjects(read, Clock().s, size=2)
+    for name in ("a", "b", "c", "c", "a"):
+        cached.of(name)
+    assert reads == ["a", "b", "c", "a"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"requests_per_second": 0}, {"events_burst": 10**7}, {"firing_share_percent": 91}]
+)
+def test_a_quota_has_bounds(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        Quota(**wrong)
+
+
+def test_the_operator_tool_sets_a_quota(projects: Projects) -> None:
+    made = projects.create(ADMIN, {"name": "Shop"}, NOW, Quota(requests_per_second=5))
+    assert projects.of(made.id).settings.quota.requests_per_second == 5
+    assert projects.set_quota(made.id, Quota(events_per_second=9)).settings.quota.events_per_second == 9
