@@ -234,7 +234,7 @@ class Pipeline:
             with self.within("fold"):
                 fold(*arguments)
 
-        self.ledger._fold = metered_fold  # type: ignore[method-assign]
+        self.ledger._fold = metered_fold  # type: ignore[method-assign,assignment]
 
     @contextmanager
     def within(self, part: str) -> Iterator[None]:

@@ -57,7 +57,7 @@ class Run:
 class Receiver:
     """A webhook receiver on the one private address that deliveries may reach; fails one request in ten."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, project: str) -> None:
         host, _, port = address.removeprefix("http://").partition(":")
         self.seen: Counter[str] = Counter()
         outer = self
@@ -66,7 +66,7 @@ class Receiver:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 broken = random.random() < 0.1
-                if not broken and body["subject"].startswith("inc_"):
+                if not broken and body["subject"].startswith("inc_") and body["data"]["project"] == project:
                     outer.seen[self.headers["webhook-id"]] += 1
                 self.send_response(500 if broken else 204)
                 self.end_headers()
@@ -197,7 +197,7 @@ def event(number: int) -> dict[str, Any]:
 def chaos(deployed: Deployed, folder: Path, *, broken: bool) -> Run:
     run = Run()
     project, key = deployed.new_project()
-    receiver = Receiver(deployed.contract["receiver"])
+    receiver = Receiver(deployed.contract["receiver"], project)
     channel = {"kind": "webhook", "name": "chaos", "url": f"{deployed.contract['receiver']}/hook"}
     assert deployed.call("POST", "/v1/channels", channel, key=key).status == 201
     try:

@@ -205,7 +205,7 @@ def test_a_lost_wake_up_is_found(deployed: Deployed) -> None:
     outcome = worker.handle([message], lambda: 20_000)
     assert (outcome.stored, outcome.announced) == (3, False)
     assert deployed.table.get(table_keys.cursor(project)) is None
-    record = eventually(lambda: healings(deployed, f"project {project}", now), within_s=40)[0]
+    record = eventually(lambda: healings(deployed, f"project {project}", now), within_s=60)[0]
     assert (record["finding"], record["action"]) == ("behind", "wake")
     eventually(lambda: deployed.settled(project, 3))
     (incident,) = deployed.get("/v1/incidents", key)["items"]

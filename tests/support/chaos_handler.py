@@ -1,7 +1,8 @@
 """What replaces the deployed score handler during the chaos test: the real one, slowed down and watched.
 
 It writes a line per stage with its pid, so that the test knows which kills hit a running batch and where; it pauses
-between mark and commit; it loses some of the table's answers; and when told to, it drops the condition that forbids a buried attempt to commit.
+between mark and commit; it loses some of the table's answers; and when told to, it drops the condition that forbids a
+buried attempt to commit.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class Advance:
 
 
 class LimitStore(Protocol):
-    def advance(self, project: str, name: str, by_us: int, now_us: int, latest_us: int, seen_us: int) -> Advance:
+    def advance(self, project: str, name: str, by_us: int, now_us: int, latest_us: int, seen_us: int, /) -> Advance:
         """With start = max(tat, now): if start <= latest, tat becomes start + by. Atomic across processes.
 
         `seen_us` is the tat this caller knew last, a hint which of the two conditions to try first.

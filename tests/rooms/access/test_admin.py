@@ -144,7 +144,8 @@ def test_fields_of_the_server_are_refused_at_creation_too(access: Access, field:
 
 def test_a_key_can_be_renamed_and_ended_sooner_never_later(access: Access) -> None:
     mine = access.key(access.root, "events:read", expires_at=times.rfc3339(NOW + 10_000))
-    changed = access.keys.change(access.root, mine.credential, {"name": "n", "expires_at": times.rfc3339(NOW + 5_000)}, NOW)
+    sooner = {"name": "n", "expires_at": times.rfc3339(NOW + 5_000)}
+    changed = access.keys.change(access.root, mine.credential, sooner, NOW)
     assert (changed["name"], changed["expires_at"]) == ("n", times.rfc3339(NOW + 5_000))
     later = {"expires_at": times.rfc3339(NOW + 6_000)}
     assert refused(access.keys.change, access.root, mine.credential, later, NOW).code == "ERR_SCHEMA"

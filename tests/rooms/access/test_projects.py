@@ -165,9 +165,7 @@ def test_the_cache_is_bounded(projects: Projects) -> None:
     assert reads == ["a", "b", "c", "a"]
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"requests_per_second": 0}, {"events_burst": 10**7}, {"firing_share_percent": 91}]
-)
+@pytest.mark.parametrize("wrong", [{"requests_per_second": 0}, {"events_burst": 10**7}, {"firing_share_percent": 91}])
 def test_a_quota_has_bounds(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be"):
         Quota(**wrong)

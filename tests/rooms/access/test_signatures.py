@@ -84,6 +84,10 @@ def swapped(request: Request, name: str, old: str, new: str) -> Request:
     return joined(request, {name: value.replace(old, new)})
 
 
+def without(request: Request, name: str) -> Request:
+    return replace(request, headers={k: v for k, v in request.headers.items() if k != name})
+
+
 @pytest.fixture
 def server() -> Server:
     return Server()
@@ -111,8 +115,9 @@ def test_the_base_is_that_of_the_rfc() -> None:
         "content-type": ("application/json",),
     }
     given = '("date" "@authority" "content-type");created=1618884473;keyid="test-shared-secret"'
-    base = signature_base(Request("POST", "/foo", "", "", headers), ["date", "@authority", "content-type"], given, "/foo")
-    secret = "uzvJfB4u3N0Jy4T7NZ75MDVcr8zSTInedJtkgcu46YW4XByzNJjxBdtjUkdJPBtbmHhIDi6pcl8jsasjlTMtDA=="
+    sent = Request("POST", "/foo", "", "", headers)
+    base = signature_base(sent, ["date", "@authority", "content-type"], given, "/foo")
+    secret = "uzvJfB4u3N0Jy4T7NZ75MDVcr8zSTInedJtkgcu46YW4XByzNJjxBdtjUkdJPBtbmHhIDi6pcl8jsasjlTMtDQ=="
     mac = hmac.new(base64.b64decode(secret), base, hashlib.sha256).digest()
     assert base64.b64encode(mac) == b"pxcQw6G3AjtMBQjwo8XzkZf/bws5LelbaMk5rGIGtE8="
 
@@ -205,9 +210,7 @@ FORGERIES: dict[str, Callable[[Server], Request]] = {
     "A43 content type": _headers(content_type="text/plain"),
     "A43 body": _altered(body=BODY + b" "),
     "A43 body gone": _altered(body=b""),
-    "A43 body and digest": lambda s: joined(
-        replace(s.signed(), body=b"{}"), {"content-digest": content_digest(b"{}")}
-    ),
+    "A43 body and digest": lambda s: joined(replace(s.signed(), body=b"{}"), {"content-digest": content_digest(b"{}")}),
     "A43 digest of another kind": _headers(content_digest="md5=:AAAA:"),
     "A43 digest with one wrong member": lambda s: joined(
         s.signed(), {"content-digest": content_digest(BODY) + ", sha-512=:AAAA:"}
@@ -249,17 +252,13 @@ FORGERIES: dict[str, Callable[[Server], Request]] = {
     ),
     "a component with parameters": lambda s: swapped(s.signed(), "signature-input", '"@query"', '"@query";req'),
     "nothing covered": lambda s: s.resigned(parameters(s), []),
-    "signature of other bytes": lambda s: joined(s.signed(), {"signature": f"tocsin=:{base64.b64encode(bytes(32)).decode()}:"}),
+    "signature of other bytes": lambda s: joined(s.signed(), {"signature": f"tocsin=:{'A' * 43}=:"}),
     "signature in another form": lambda s: joined(s.signed(), {"signature": "tocsin=abc"}),
     "signature cut off": lambda s: swapped(s.signed(), "signature", "=:", ":"),
     "input too long": lambda s: s.resigned(parameters(s) + ";x=1" * 600, FULL),
-    "no input": lambda s: replace(
-        s.signed(), headers={k: v for k, v in s.signed().headers.items() if k != "signature-input"}
-    ),
-    "no signature": lambda s: replace(s.signed(), headers={k: v for k, v in s.signed().headers.items() if k != "signature"}),
-    "digest covered but gone": lambda s: replace(
-        s.signed(), body=b"", headers={k: v for k, v in s.signed().headers.items() if k != "content-digest"}
-    ),
+    "no input": lambda s: without(s.signed(), "signature-input"),
+    "no signature": lambda s: without(s.signed(), "signature"),
+    "digest covered but gone": lambda s: without(replace(s.signed(), body=b""), "content-digest"),
     # the short form
     "short form, other key": lambda s: s.short(key_id="key_" + "0" * 12),
     "short form, other secret": lambda s: s.short(secret="tss_" + "B" * 43),
@@ -269,10 +268,13 @@ FORGERIES: dict[str, Callable[[Server], Request]] = {
     "short form, other body": lambda s: replace(s.short(), body=b"{}"),
     "short form, other host": lambda s: joined(s.short(), {"host": "other.example"}),
     "short form, other content type": lambda s: joined(s.short(), {"content-type": "text/plain"}),
-    "short form, a part twice": lambda s: swapped(s.short(), "authorization", f"created={AT}", f"created={AT},created=1"),
+    "short form, a part twice": lambda s: swapped(
+        s.short(), "authorization", f"created={AT}", f"created={AT},created=1"
+    ),
     "short form, a part missing": lambda s: swapped(s.short(), "authorization", f"created={AT},", ""),
     "short form, upper-case hex": lambda s: joined(
-        s.short(), {"authorization": re.sub("signature=.*", lambda m: m[0].upper(), s.short().headers["authorization"][0])}
+        s.short(),
+        {"authorization": re.sub("(?<=signature=).*", lambda m: m[0].upper(), s.short().headers["authorization"][0])},
     ),
     "short form, twice": lambda s: replace(
         s.short(), headers={**s.short().headers, "authorization": s.short().headers["authorization"] * 2}

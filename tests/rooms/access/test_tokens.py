@@ -129,7 +129,11 @@ def _resigned(key: Any, algorithm: str) -> Callable[[Desk], str]:
 
 ATTACKS: dict[str, Callable[[Desk], str]] = {
     # A25: alg none in every spelling, with and without the old signature
-    **{f"A25 {alg} {what}": _none(alg, sig) for alg in ("none", "NoNe", "NONE", "") for what, sig in (("", ""), ("old", "old"))},
+    **{
+        f"A25 {alg} {what}": _none(alg, sig)
+        for alg in ("none", "NoNe", "NONE", "")
+        for what, sig in (("", ""), ("old", "old"))
+    },
     "A25 HS256 with the public key": _resigned(lambda x: OctKey.import_key(x), "HS256"),
     "A25 ES256": _resigned(lambda _: ECKey.generate_key("P-256"), "ES256"),
     "A25 EdDSA as alg": lambda d: d.forge(header=d.header(alg="EdDSA")),
@@ -165,7 +169,9 @@ ATTACKS: dict[str, Callable[[Desk], str]] = {
     # A35: other serialisations
     "A35 JWE": lambda d: "eyJhbGciOiJkaXIiLCJlbmMiOiJBMTI4R0NNIn0..AAAAAAAAAAAAAAAA.AAAA.AAAAAAAAAAAAAAAAAAAAAA",
     "A35 nested": lambda d: d.forge(header=d.header(cty="JWT"), claims=d.token().encode()),
-    "A35 JSON": lambda d: json.dumps(dict(zip(("protected", "payload", "signature"), d.token().split("."), strict=True))),
+    "A35 JSON": lambda d: json.dumps(
+        dict(zip(("protected", "payload", "signature"), d.token().split("."), strict=True))
+    ),
     "A35 four parts": lambda d: d.token() + ".AAAA",
     "A35 five parts": lambda d: d.token() + ".AAAA.AAAA",
     "A35 two parts": lambda d: d.token().rpartition(".")[0],
