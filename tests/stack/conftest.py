@@ -154,7 +154,11 @@ class Deployed:
         return items
 
     def depth(self, output: str = "ScoreQueueUrl") -> int:
-        """Messages that a queue holds, in hand and delayed ones included."""
+        """Messages that a queue holds, in hand and delayed ones included.
+
+        Compare it with what it was: a copy that met its twin under way comes back after the visibility timeout, so
+        other tests may have left some.
+        """
         sqs = self.client("sqs")
         attributes = sqs.get_queue_attributes(QueueUrl=self.outputs[output], AttributeNames=["All"])["Attributes"]
         counts = ("", "NotVisible", "Delayed")

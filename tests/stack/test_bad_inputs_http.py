@@ -228,13 +228,13 @@ def well_formed(reply: Reply) -> None:
 @pytest.mark.parametrize(("case", "front"), REFUSED)
 def test_refused_with_nothing_queued_or_stored(deployed: Deployed, case: Case, front: str) -> None:
     project, key = deployed.new_project()
-    eventually(lambda: deployed.depth() == 0)
+    before = deployed.depth()
     body = case.body if isinstance(case.body, bytes) else case.body()
     reply = deployed.raw("POST", "/v1/events", body, case.headers, key=key, base=front)
     assert (reply.status, reply.body["error"]["code"]) == (case.status, case.code), reply.body
     well_formed(reply)
     # In this order: what was queued is in the queue, or has moved the head.
-    assert deployed.depth() == 0
+    assert deployed.depth() <= before
     assert deployed.table.get(table_keys.log_head(project)) is None
 
 

@@ -120,12 +120,13 @@ def test_what_is_sent_is_what_is_stored(deployed: Deployed, front: str, media: s
 def refuse_packed(deployed: Deployed, media: str) -> None:
     """The Function URL says what to do instead, and takes nothing."""
     project, key = deployed.new_project()
+    before = deployed.depth()
     headers = {"Content-Type": media, "Content-Encoding": "gzip"}
     reply = deployed.raw("POST", "/v1/events", gzip.compress(BODIES[media][0]), headers, key=key, base="bulk_url")
     assert (reply.status, reply.body["error"]["code"]) == (415, "ERR_CONTENT_TYPE")
     (detail,) = reply.body["error"]["details"]
     assert "application/x-ndjson" in detail["fix"]
-    assert deployed.depth() == 0
+    assert deployed.depth() <= before
     assert deployed.stored(project) == 0
 
 
@@ -231,6 +232,7 @@ def test_both_fronts_authenticate_and_answer_in_one_shape(deployed: Deployed, fr
 @pytest.mark.parametrize("front", FRONTS)
 def test_nul_is_stored_nowhere_a_name_is_kept(deployed: Deployed, front: str) -> None:
     project, key = deployed.new_project()
+    before = deployed.depth()
     headers = {"Content-Type": "application/json"}
     for field in ("id", "source", "type", "dedup_key"):
         broken = event("nul", "x") | {field: "a\0b"}
@@ -239,5 +241,5 @@ def test_nul_is_stored_nowhere_a_name_is_kept(deployed: Deployed, front: str) ->
     raw = js(event("nul", "a?b")).replace(b"a?b", b"a\0b")
     reply = deployed.raw("POST", "/v1/events", raw, headers, key=key, base=FRONTS[front])
     assert (reply.status, reply.body["error"]["code"]) == (400, "ERR_JSON_SYNTAX")
-    assert deployed.depth() == 0
+    assert deployed.depth() <= before
     assert deployed.stored(project) == 0

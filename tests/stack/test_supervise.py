@@ -134,6 +134,7 @@ def sealed(deployed: Deployed, owner: str, *sender_ids: str, **changes: Any) -> 
 def test_poison_ends_in_the_dead_letters_while_its_neighbours_are_stored(
     deployed: Deployed, impatient: Callable[[list[str]], None]
 ) -> None:
+    before = deployed.depth()
     project, _ = deployed.new_project()
     other, _ = deployed.new_project()
     poison = [
@@ -149,7 +150,7 @@ def test_poison_ends_in_the_dead_letters_while_its_neighbours_are_stored(
     impatient(entries)
     eventually(lambda: deployed.settled(project, 2))
     eventually(lambda: deployed.depth("ScoreDeadLettersUrl") == len(poison), within_s=30)
-    assert deployed.depth() == 0
+    assert deployed.depth() <= before
     assert deployed.stored(project) == 2
     assert deployed.stored(other) == 0
     sqs, dead = deployed.client("sqs"), deployed.outputs["ScoreDeadLettersUrl"]
@@ -166,6 +167,7 @@ def test_poison_ends_in_the_dead_letters_while_its_neighbours_are_stored(
 def test_a_dead_letter_that_was_good_is_replayed_once_and_the_replay_is_on_record(
     deployed: Deployed, impatient: Callable[[list[str]], None]
 ) -> None:
+    before = deployed.depth()
     project, key = deployed.new_project()
     began = clock.now_ms()
     good = sealed(deployed, project, "parked-1", "parked-2")
@@ -174,7 +176,7 @@ def test_a_dead_letter_that_was_good_is_replayed_once_and_the_replay_is_on_recor
         sqs.send_message(QueueUrl=dead, MessageBody=good)
     assert "2 messages were sent back to score, 0 are left" in command("dead-letters", "replay", "score")
     eventually(lambda: deployed.settled(project, 2))
-    eventually(lambda: deployed.depth() == 0)
+    eventually(lambda: deployed.depth() <= before)
     assert {one["id"] for one in deployed.get("/v1/events", key)["items"]} == {"parked-1", "parked-2"}
     assert deployed.stored(project) == 2
     assert deployed.depth("ScoreDeadLettersUrl") == 0
