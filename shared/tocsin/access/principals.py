@@ -104,9 +104,7 @@ class CachedKeyStore:
     revocation after at most `ttl_s` (0 < ttl_s <= 30). `clock_s` is monotonic seconds.
     """
 
-    def __init__(
-        self, store: KeyStore, clock_s: Callable[[], float], ttl_s: float = 20.0, size: int = 1024
-    ) -> None:
+    def __init__(self, store: KeyStore, clock_s: Callable[[], float], ttl_s: float = 20.0, size: int = 1024) -> None:
         if not 0 < ttl_s <= MAX_CACHE_SECONDS:
             raise ValueError(f"ttl_s must be above 0 and at most {MAX_CACHE_SECONDS:g}")
         if size < 1:

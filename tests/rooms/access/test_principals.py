@@ -139,9 +139,7 @@ def test_revocation_is_told_only_to_who_knows_the_secret() -> None:
 
 def test_a_key_that_expires_later_works() -> None:
     assert (
-        authenticate(
-            request({"x-api-key": (TEXT,)}), Store(record(expires_at=NOW + 1)), PEPPER, NOW, "live"
-        ).project
+        authenticate(request({"x-api-key": (TEXT,)}), Store(record(expires_at=NOW + 1)), PEPPER, NOW, "live").project
         == "p1"
     )
 
