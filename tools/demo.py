@@ -358,7 +358,7 @@ class Demo:
 
     def outlook(self) -> None:
         """Where everything is and what to try next."""
-        cli = ".local/venv/bin/python -m tools.cli"
+        cli = "./tocsin"
         first = self.incidents[0]
         print(f"\n  API       {self.contract['api_url']}   (docs at /docs)")
         print(f"  try next  {cli} incidents {first['id']}")

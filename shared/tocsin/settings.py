@@ -28,6 +28,7 @@ class Settings:
     secret_pseudonym: str = ""
     secret_webhook: str = ""
     secret_envelope: str = ""
+    api_url: str = ""
     egress_allow: str = ""
     mail_from: str = ""
     smtp_host: str = ""

@@ -245,7 +245,7 @@ def routing() -> DynamoRouting:
 @lru_cache(maxsize=1)
 def dispatcher() -> Dispatcher:
     from tocsin.aws.delivery_store import DynamoBudgets, DynamoSlots
-    from tocsin.delivery.dispatch import Dispatcher, Ports
+    from tocsin.delivery.dispatch import Dispatcher, Policy, Ports
 
     return Dispatcher(
         Ports(
@@ -256,7 +256,8 @@ def dispatcher() -> Dispatcher:
             slots=DynamoSlots(table()),
             webhooks=_webhooks(),
             mails=_mails(),
-        )
+        ),
+        Policy(api_url=settings().api_url),
     )
 
 

@@ -189,6 +189,7 @@ def test_an_incident_is_told_with_its_explanation_and_each_transition_once(bench
     assert opened["id"] != resolved["id"]
     assert opened["data"]["incident"]["title"] == "payments answers too late"
     assert opened["data"]["explanation"]
+    assert opened["data"]["links"] == {"api": f"{bench.deployed.contract['api_url']}/v1/incidents/{incident}"}
     event = bench.deployed.get("/v1/events?entity=payments", bench.key)["items"][0]
     assert opened["data"]["trace_id"] == event["trace_id"]
     eventually(lambda: [one["decision"] for one in bench.records(incident=incident)] == ["delivered"] * 2)

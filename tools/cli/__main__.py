@@ -1,4 +1,4 @@
-"""`python -m tools.cli`, installed as `tocsin`: run the local cloud, send events, read what became of them.
+"""`./tocsin`: run the local cloud, send events, read what became of them.
 
 What it prints comes from the HTTP API; only dead letters are reached through AWS (or the emulator) directly.
 """

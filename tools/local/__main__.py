@@ -13,7 +13,7 @@ import urllib.request
 
 from tools.local import bootstrap, contract, deploy, emulator
 from tools.local.build import build, page_assets
-from tools.local.home import REGION, ROOT, STACK, STAGE, Home, LocalError, current
+from tools.local.home import REGION, ROOT, STACK, Home, LocalError, current
 from tools.local.steps import step
 
 RETENTION_DAYS = 90
@@ -89,7 +89,7 @@ def _bootstrap(home: Home, known: dict[str, object]) -> str:
 
 def _addresses(home: Home, outputs: dict[str, str]) -> tuple[str, str]:
     """Addresses of both front doors that any HTTP client can use: emulators resolve no AWS host names."""
-    api = f"{home.endpoint}/_aws/execute-api/{outputs['ApiId']}/{STAGE}"
+    api = outputs["ApiUrl"]
     if home.target == "localstack":
         return api, outputs["BulkUrl"].rstrip("/")
     url_id = outputs["BulkUrl"].split("//", 1)[1].split(".", 1)[0]

@@ -39,6 +39,7 @@ def parameters(home: Home) -> dict[str, str]:
         "ScoreBatchWindow": "0",
         "TickSeconds": "5",
         "EgressAllow": home.receiver,
+        "Endpoint": home.endpoint,
         "MailFrom": MAIL_FROM,
     }
 
