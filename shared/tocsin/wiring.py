@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tocsin.api.ports import ApiRooms
     from tocsin.aws.bus import EventBus
     from tocsin.aws.delivery_store import DynamoChannels, DynamoNotifications, DynamoRouting
-    from tocsin.aws.documents import Documents, TopologyDocuments
+    from tocsin.aws.documents import CalibrationDocuments, Documents, TopologyDocuments
     from tocsin.aws.event_reader import DynamoEventReader
     from tocsin.aws.incident_store import DynamoIncidentStore
     from tocsin.aws.ledger import DynamoLedger
@@ -92,6 +92,13 @@ def topologies() -> TopologyDocuments:
     return TopologyDocuments(documents())
 
 
+@lru_cache(maxsize=1)
+def calibrations() -> CalibrationDocuments:
+    from tocsin.aws.documents import CalibrationDocuments
+
+    return CalibrationDocuments(documents())
+
+
 def envelope_key() -> bytes:
     return secret(settings().require("secret_envelope"))
 
@@ -114,7 +121,7 @@ def open_messages(messages: Sequence[tuple[str, str]]) -> tuple[list[Message], s
 def scorer() -> ScoreWorker:
     from tocsin.signals.scorer import ScoreWorker
 
-    return ScoreWorker(ledger(), bus(), topologies())
+    return ScoreWorker(ledger(), bus(), topologies(), calibrations())
 
 
 @lru_cache(maxsize=1)

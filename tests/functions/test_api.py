@@ -581,6 +581,19 @@ def test_a_topology_is_replaced_under_its_version(world: ApiWorld) -> None:
     assert send(world, "GET", "/v1/topology", caller(project=OTHER)).data["version"] == 0
 
 
+def test_what_was_learned_is_used_until_it_is_taken_back(world: ApiWorld) -> None:
+    before = send(world, "GET", "/v1/calibration").data
+    assert (before["active"], before["version"]) == (1, 1)
+    learned = send(world, "POST", "/v1/calibration", body={"version": 1}).data
+    assert (learned["active"], [row["version"] for row in learned["versions"]]) == (2, [2, 1])
+    assert learned["versions"][0]["sources"]["checkout"]["judged"] == 24
+    assert refusal(world, "POST", "/v1/calibration/rollback", body={"version": 1}).code == "ERR_CONFLICT"
+    assert refusal(world, "POST", "/v1/calibration/rollback", body={"to": 9}).code == "ERR_CONFLICT"
+    back = send(world, "POST", "/v1/calibration/rollback", body={}).data
+    assert (back["active"], back["version"]) == (1, 3)
+    assert refusal(world, "POST", "/v1/calibration", caller(project=OTHER), body={}).code == "ERR_CONFLICT"
+
+
 @pytest.mark.parametrize(
     "body",
     [

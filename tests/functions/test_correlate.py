@@ -11,6 +11,7 @@ from functions.correlate.handler import handler
 from tests.support.delivery_fakes import Context
 from tests.support.events import stored_event
 from tests.support.pipeline_fakes import (
+    FixedCalibration,
     FixedTopology,
     MemoryBus,
     MemoryIncidentStore,
@@ -43,7 +44,7 @@ class World:
         self.worker = CorrelateWorker(
             self.ledger, self.store, self.outbox, FixedTopology(), policy=Policy(), now=lambda: self.now
         )
-        scorer = ScoreWorker(self.ledger, MemoryBus(), FixedTopology(), now=lambda: NOW)
+        scorer = ScoreWorker(self.ledger, MemoryBus(), FixedTopology(), FixedCalibration(), now=lambda: NOW)
         for project in ("demo", "other"):
             for n in (1, 2):
                 event = stored_event(f"e-{n}", at=NOW - 60_000, project=project, trace_id=f"trace-{n}", severity_id=5)

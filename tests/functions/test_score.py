@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 from functions.score.handler import handler
 from tests.support.delivery_fakes import Context
-from tests.support.pipeline_fakes import FixedTopology, MemoryBus, MemoryLedger
+from tests.support.pipeline_fakes import FixedCalibration, FixedTopology, MemoryBus, MemoryLedger
 
 from tocsin import wiring
 from tocsin.kernel.errors import Retry
@@ -31,7 +31,7 @@ class World:
         self.fails = ""
         self.ledger = MemoryLedger(self._step)
         self.bus = MemoryBus()
-        self.worker = ScoreWorker(self.ledger, self.bus, FixedTopology())
+        self.worker = ScoreWorker(self.ledger, self.bus, FixedTopology(), FixedCalibration())
 
     def _step(self, name: str) -> None:
         if name == self.fails:

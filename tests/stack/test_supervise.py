@@ -18,7 +18,7 @@ from tests.support.events import stored_event
 from tools.cli.__main__ import tocsin as command_line
 
 from tocsin.aws import keys as table_keys
-from tocsin.aws.documents import Documents, TopologyDocuments
+from tocsin.aws.documents import CalibrationDocuments, Documents, TopologyDocuments
 from tocsin.kernel import clock, envelope, ids
 from tocsin.kernel.envelope import Envelope
 from tocsin.kernel.errors import Retry
@@ -202,7 +202,8 @@ def test_a_lost_wake_up_is_found(deployed: Deployed) -> None:
         stored_event(f"e-{n}", at=now - 1000 * n, project=project, severity_raw="critical", severity_id=5)
         for n in range(3)
     ]
-    worker = ScoreWorker(deployed.ledger, DeafBus(), TopologyDocuments(Documents(deployed.table)))
+    documents = Documents(deployed.table)
+    worker = ScoreWorker(deployed.ledger, DeafBus(), TopologyDocuments(documents), CalibrationDocuments(documents))
     message = Message("m-1", project, "trace-lost", {"events": events, "digests": ["00" * 16] * 3})
     outcome = worker.handle([message], lambda: 20_000)
     assert (outcome.stored, outcome.announced) == (3, False)

@@ -25,6 +25,7 @@ from tocsin.routes import EXAMPLE_CHANNEL, EXAMPLE_EVENT, EXAMPLE_INCIDENT, EXAM
 from tocsin.signals import correlation, events, incidents, scoring
 from tocsin.signals.incidents import Incident, View
 from tocsin.signals.topology import Topology
+from tocsin.signals.verdicts import Calibration, samples_of
 
 NOW = clock.parse_rfc3339("2026-11-20T10:30:00Z")
 PROJECT, OTHER = "demo", "other"
@@ -139,6 +140,7 @@ class Store:
     log: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     held: dict[str, dict[str, Incident]] = field(default_factory=dict)
     joined: dict[str, list[str]] = field(default_factory=dict)
+    verdicts: dict[str, list[tuple[str, str, list[dict[str, Any]]]]] = field(default_factory=dict)
     documents: dict[tuple[str, str], tuple[int, Any]] = field(default_factory=dict)
     reads: int = 0
     writes: int = 0
@@ -189,6 +191,9 @@ class Store:
         found = [one for one in self.log.get(project, []) if one["event_id"] in names]
         more = start + limit < len(found)
         return Page([self._public(one) for one in found[start : start + limit]], start + limit if more else None, 1)
+
+    def judged(self, project: str, most: int) -> list[tuple[str, str, list[dict[str, Any]]]]:
+        return self.verdicts.get(project, [])[:most]
 
     def overflow(self, project: str, identity: str) -> list[dict[str, Any]]:
         return []
@@ -283,7 +288,7 @@ class _Events:
 class _Incidents:
     def __init__(self, store: Store) -> None:
         self.page, self.get = store.incident_page, store.incident
-        self.members, self.overflow = store.members, store.overflow
+        self.members, self.overflow, self.judged = store.members, store.overflow, store.judged
 
 
 class _Documents:
@@ -417,6 +422,12 @@ def sample_world() -> ApiWorld:
         database.id: [log[0]["event_id"]],
         foreign.id: [world.store.log[OTHER][0]["event_id"]],
     }
+    world.store.verdicts[PROJECT] = [
+        (f"inc_judged_{n}", "useful" if n % 4 == 0 else "noise", [log[1] if n % 2 else log[2]]) for n in range(24)
+    ]
+    samples = [sample for one in world.store.verdicts[PROJECT] for sample in samples_of(*one)]
+    learned = Calibration().fit(samples, by="key_sample", at=NOW - clock.DAY)
+    world.store.documents[PROJECT, "calibration"] = (1, learned.to_document())
     channel = webhook(
         "on-call", project=PROJECT, id=EXAMPLE_CHANNEL, created_at=NOW, url="https://hooks.example.com/tocsin"
     )

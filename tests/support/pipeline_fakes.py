@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from tocsin.signals.calibration import Calibrators
 from tocsin.signals.incidents import Effects, Incident, View, incident_ids
 from tocsin.signals.ports import (
     Commit,
@@ -127,6 +128,14 @@ class FixedTopology:
 
     def topology(self, project: str) -> tuple[str, Topology]:
         return "topology-0", self._topology
+
+
+class FixedCalibration:
+    def __init__(self, label: str = "identity", calibrators: Calibrators | None = None) -> None:
+        self._fixed = (label, calibrators or Calibrators())
+
+    def calibrators(self, project: str) -> tuple[str, Calibrators]:
+        return self._fixed
 
 
 class MemoryIncidentStore:

@@ -115,6 +115,19 @@ class TopologyInput(Body):
     version: Version | None = None
 
 
+class CalibrationFit(Body):
+    """Nothing is needed; `version` guards against somebody else's change."""
+
+    version: Version | None = None
+
+
+class CalibrationReturn(Body):
+    """Which calibration to go back to."""
+
+    to: int | None = Field(default=None, ge=0, description="A kept version; 0 is none. Left out: the one before.")
+    version: Version | None = None
+
+
 class Budget(Body):
     """`per_hour` pushes in the long run, at most `burst` at once; what is above is withheld and goes to the
     digest.

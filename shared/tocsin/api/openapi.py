@@ -24,6 +24,7 @@ _GROUPS: Final[Mapping[str, str]] = {
     "events": "What happened, as it was sent and scored.",
     "incidents": "Events that belong together, and what people do about them.",
     "topology": "Which service depends on which.",
+    "calibration": "How well scores foretold verdicts, and what was learned from them.",
     "delivery": "Who is told of what, and the account of it.",
     "operations": "How Tocsin itself is doing.",
     "open": "Needs no key.",

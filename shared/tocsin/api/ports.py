@@ -6,7 +6,7 @@ sealed cursor and comes back as it was given. Times are Unix ms.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -110,6 +110,10 @@ class IncidentReader(Protocol):
 
     def members(self, project: str, incident_id: str, position: Any, limit: int) -> Page[Json]:
         """Its events in the order of their ruling times."""
+        ...
+
+    def judged(self, project: str, most: int) -> Iterable[tuple[str, str, Sequence[Json]]]:
+        """Incidents that people judged, newest first: id, verdict, and the first members; merged ones are left out."""
         ...
 
 

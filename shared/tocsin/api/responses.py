@@ -179,6 +179,52 @@ class TopologyAnswer(Shape):
     services: dict[str, dict[str, Any]]
 
 
+class CalibrationFigures(Shape):
+    """Brier score and expected calibration error (less is better), and the reliability diagram.
+
+    A row of the diagram is [weight of samples, mean score, share useful] of one tenth of the score's range.
+    """
+
+    brier: float
+    ece: float
+    diagram: list[list[float] | None]
+
+
+class CalibratedSource(Shape):
+    """Platt scaling of one source, slope in millionths and offset in micro-logits; figures are cross-validated."""
+
+    slope: int
+    offset: int
+    reliability: float
+    judged: int
+    in_use: bool
+    before: CalibrationFigures
+    after: CalibrationFigures
+
+
+class CalibrationVersion(Shape):
+    version: int
+    at: Time
+    by: str
+    judged: int
+    sources: dict[str, CalibratedSource]
+
+
+class CalibrationActivation(Shape):
+    version: int
+    at: Time
+    by: str
+
+
+class CalibrationAnswer(Shape):
+    """Kept versions, newest first. `active` 0 is the identity; `version` counts changes of all this."""
+
+    version: int
+    active: int
+    versions: list[CalibrationVersion]
+    history: list[CalibrationActivation]
+
+
 class BudgetShown(Shape):
     per_hour: int
     burst: int

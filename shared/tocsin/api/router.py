@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 from tocsin.access.principals import Principal, require
-from tocsin.api import channels, events, headers, health, incidents, models, notifications, topology
+from tocsin.api import calibration, channels, events, headers, health, incidents, models, notifications, topology
 from tocsin.api.call import Call, Service
 from tocsin.api.matching import allowed, match, not_found, pick
 from tocsin.api.ports import ApiRooms
@@ -39,6 +39,9 @@ SERVICES: Final[Mapping[str, Service]] = {
     "split_incident": incidents.split_incident,
     "get_topology": topology.get_topology,
     "put_topology": topology.put_topology,
+    "get_calibration": calibration.get_calibration,
+    "fit_calibration": calibration.fit_calibration,
+    "roll_back_calibration": calibration.roll_back_calibration,
     "list_channels": channels.list_channels,
     "create_channel": channels.create_channel,
     "get_channel": channels.get_channel,

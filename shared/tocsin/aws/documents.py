@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, Generic, TypeVar
 
 from tocsin.aws import keys
 from tocsin.aws.table import ConditionFailed, Table
 from tocsin.kernel import clock
 from tocsin.kernel.envelope import pack, unpack
 from tocsin.kernel.errors import Refusal
+from tocsin.signals.calibration import Calibrators
 from tocsin.signals.topology import Topology
+from tocsin.signals.verdicts import Calibration
 
 #: A document's packed size; DynamoDB rows end at 400 KB.
 MAX_BYTES: Final = 350 * 1024
 _CACHE_MS: Final = 5 * clock.SECOND
+
+Form = TypeVar("Form")
 
 
 class Documents:
@@ -48,23 +53,48 @@ class Documents:
         return current + 1
 
 
+class _Cached(Generic[Form]):
+    """One document of each project in the form its readers want, built anew when its version moved."""
+
+    def __init__(self, documents: Documents, name: str, build: Callable[[Any], Form]) -> None:
+        self._documents = documents
+        self._name = name
+        self._build = build
+        self._known: dict[str, tuple[int, int, Form]] = {}
+
+    def get(self, project: str) -> tuple[int, Form]:
+        """(version, form), at most _CACHE_MS old."""
+        known = self._known.get(project)
+        now = clock.now_ms()
+        if known and now - known[0] < _CACHE_MS:
+            return known[1:]
+        version, document = self._documents.get(project, self._name)
+        form = known[2] if known and known[1] == version else self._build(document)
+        self._known[project] = (now, version, form)
+        return version, form
+
+
 class TopologyDocuments:
-    """Declared topology per project, cached for a few seconds; implements tocsin.signals.ports.TopologyReader."""
+    """Declared topology per project; implements tocsin.signals.ports.TopologyReader."""
 
     def __init__(self, documents: Documents) -> None:
-        self._documents = documents
-        self._cache: dict[str, tuple[int, str, Topology]] = {}
+        self._cached = _Cached(documents, "topology", lambda it: Topology.from_document(it) if it else Topology.empty())
 
     def topology(self, project: str) -> tuple[str, Topology]:
-        cached = self._cache.get(project)
-        now = clock.now_ms()
-        if cached and now - cached[0] < _CACHE_MS:
-            return cached[1], cached[2]
-        version, document = self._documents.get(project, "topology")
-        label = f"topology-{version}"
-        if cached and cached[1] == label:
-            topology = cached[2]
-        else:
-            topology = Topology.from_document(document) if document else Topology.empty()
-        self._cache[project] = (now, label, topology)
-        return label, topology
+        version, topology = self._cached.get(project)
+        return f"topology-{version}", topology
+
+
+def _in_use(document: Any) -> tuple[str, Calibrators]:
+    calibration = Calibration.from_document(document)
+    return calibration.label, calibration.calibrators()
+
+
+class CalibrationDocuments:
+    """Active calibrators per project; implements tocsin.signals.ports.CalibratorReader."""
+
+    def __init__(self, documents: Documents) -> None:
+        self._cached = _Cached(documents, "calibration", _in_use)
+
+    def calibrators(self, project: str) -> tuple[str, Calibrators]:
+        return self._cached.get(project)[1]

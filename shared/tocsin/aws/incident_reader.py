@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from tocsin.api.filters import IncidentFilters
@@ -17,6 +17,8 @@ from tocsin.signals.incidents import Incident
 #: Incident rows and days looked at per request.
 _MAX_ROWS: Final = 500
 _MAX_DAYS: Final = 31
+#: Members of a judged incident that calibration looks at.
+_MAX_MEMBERS: Final = 100
 
 
 class DynamoIncidentReader:
@@ -89,6 +91,20 @@ class DynamoIncidentReader:
                 break
             events.append(event)
         return Page(events, following, len({n for n, _ in places}))
+
+    def judged(self, project: str, most: int) -> Iterator[tuple[str, str, Sequence[Json]]]:
+        position: Any = None
+        left = most
+        while left:
+            page = self.page(project, IncidentFilters(), position, _MAX_ROWS)
+            found = [one for one in page.items if one.verdict and not one.merged_into][:left]
+            left -= len(found)
+            for one in found:
+                if one.verdict:
+                    yield one.id, one.verdict["value"], self.members(project, one.id, None, _MAX_MEMBERS).items
+            position = page.next_position
+            if position is None:
+                return
 
     def own(self, project: str, incident_id: str, places: Sequence[Member]) -> list[tuple[Member, Json]]:
         """Events at `places` that belong to the incident now, each with the reason it joined."""

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
+from tocsin.signals.calibration import Calibrators
+
 if TYPE_CHECKING:  # the score function never loads correlation
     from tocsin.signals.incidents import Effects, Incident, View
     from tocsin.signals.topology import Topology
@@ -178,6 +180,12 @@ class Bus(Protocol):
 class TopologyReader(Protocol):
     def topology(self, project: str) -> tuple[str, Topology]:
         """Current topology of a project with its version label."""
+        ...
+
+
+class CalibratorReader(Protocol):
+    def calibrators(self, project: str) -> tuple[str, Calibrators]:
+        """Calibrators in use for a project with their version label."""
         ...
 
 

@@ -25,6 +25,7 @@ from tocsin.kernel.ids import new_id
 from tocsin.signals import scoring
 from tocsin.signals.ports import (
     Bus,
+    CalibratorReader,
     Commit,
     CommitDead,
     Event,
@@ -105,6 +106,7 @@ class ScoreWorker:
         ledger: Ledger,
         bus: Bus,
         topologies: TopologyReader,
+        calibrations: CalibratorReader,
         *,
         now: Callable[[], int] = clock.now_ms,
         pause: Callable[[float], None] = time.sleep,
@@ -113,6 +115,7 @@ class ScoreWorker:
         self._ledger = ledger
         self._bus = bus
         self._topologies = topologies
+        self._calibrations = calibrations
         self._now = now
 
     def handle(self, messages: Sequence[Message], remaining_ms: Callable[[], int]) -> Outcome:
@@ -240,6 +243,7 @@ class ScoreWorker:
     def _commit(self, attempt: _Attempt, commit_id: str, trace_id: str, claimed: Sequence[_Arrival]) -> int:
         project = attempt.project
         topology_version, topology = self._topologies.topology(project)
+        calibration_version, calibrators = self._calibrations.calibrators(project)
         prepared = [scoring.prepare(arrival.event, topology) for arrival in claimed]
         hot_keys, _ = scoring.needs(prepared)
         for race in itertools.count():
@@ -250,7 +254,7 @@ class ScoreWorker:
             head = self._ledger.head(project)
             hot, _ = self._ledger.states(project, head, hot_keys, ())
             _, full = self._ledger.states(project, head, (), scoring.narrow(prepared, hot))
-            scored = scoring.score(prepared, hot, full)
+            scored = scoring.score(prepared, hot, full, calibrators)
             commit = Commit(
                 commit_id=commit_id,
                 head=head,
@@ -259,7 +263,7 @@ class ScoreWorker:
                 events=scored.events,
                 hot=scored.hot,
                 full=scored.full,
-                versions={**scoring.VERSIONS, "topology": topology_version},
+                versions={**scoring.VERSIONS, "topology": topology_version, "calibrators": calibration_version},
             )
             try:
                 return self._ledger.commit(project, commit)

@@ -50,11 +50,10 @@ __all__ = [
 
 #: Names everything that decides a score: weights, features, state layout and fingerprints.
 SCORER_VERSION: Final = f"score1-fp{fingerprints.VERSION}"
-#: What a commit records beside the topology, so that replay can use the same.
+#: What a commit records beside topology and calibrators, so that replay can use the same.
 VERSIONS: Final[Mapping[str, str]] = {
     "scorer": SCORER_VERSION,
     "fingerprint": f"fp{fingerprints.VERSION}",
-    "calibrators": calibration.IDENTITY.version,
 }
 EXPLAIN_VERSION: Final = 1
 #: Metrics of one event that are looked at, by name.

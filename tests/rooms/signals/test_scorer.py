@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.events import stored_event
-from tests.support.pipeline_fakes import FixedTopology, MemoryBus, MemoryLedger
+from tests.support.pipeline_fakes import FixedCalibration, FixedTopology, MemoryBus, MemoryLedger
 
 from tocsin.signals.ports import HeadMoved, Message
 from tocsin.signals.scorer import ScoreWorker
@@ -57,7 +57,7 @@ class World:
         if not self.waiting:
             return
         batch = self.random.sample(sorted(self.waiting), self.random.randint(1, min(5, len(self.waiting))))
-        worker = ScoreWorker(self.ledger, MemoryBus(), FixedTopology(), now=lambda: self.now)
+        worker = ScoreWorker(self.ledger, MemoryBus(), FixedTopology(), FixedCalibration(), now=lambda: self.now)
         self.depth += 1
         try:
             outcome = worker.handle([self.waiting[one] for one in batch if one in self.waiting], lambda: LIFETIME_MS)
@@ -112,7 +112,7 @@ def test_the_scheduler_kills_between_mark_and_commit() -> None:
 
 def test_a_second_copy_with_other_content_is_refused_and_recorded() -> None:
     ledger, bus = MemoryLedger(), MemoryBus()
-    worker = ScoreWorker(ledger, bus, FixedTopology(), now=lambda: 1_790_000_000_000)
+    worker = ScoreWorker(ledger, bus, FixedTopology(), FixedCalibration(), now=lambda: 1_790_000_000_000)
     event = stored_event("a")
     first = Message("m1", "demo", "t", {"events": [event], "digests": ["00" * 16]})
     second = Message("m2", "demo", "t", {"events": [event], "digests": ["11" * 16]})
@@ -127,7 +127,7 @@ def test_a_young_claim_of_a_live_worker_is_left_alone() -> None:
     now = 1_790_000_000_000
     event = stored_event("a")
     ledger.claim("demo", "cmt_other", {event["event_id"]: b"\x00" * 16}, now - 1_000)
-    worker = ScoreWorker(ledger, MemoryBus(), FixedTopology(), now=lambda: now)
+    worker = ScoreWorker(ledger, MemoryBus(), FixedTopology(), FixedCalibration(), now=lambda: now)
     message = Message("m1", "demo", "t", {"events": [event], "digests": ["00" * 16]})
     assert worker.handle([message], lambda: LIFETIME_MS).failed == {"m1"}
     assert ("demo", "cmt_other") not in ledger.commits
@@ -135,7 +135,7 @@ def test_a_young_claim_of_a_live_worker_is_left_alone() -> None:
 
 def test_a_poison_event_fails_alone() -> None:
     ledger = MemoryLedger()
-    worker = ScoreWorker(ledger, MemoryBus(), FixedTopology(), now=lambda: 1_790_000_000_000)
+    worker = ScoreWorker(ledger, MemoryBus(), FixedTopology(), FixedCalibration(), now=lambda: 1_790_000_000_000)
     good, bad = stored_event("a"), stored_event("b", occurred_at="not a time", received_at="nor this")
     messages = [
         Message(name, "demo", "t", {"events": [event], "digests": ["00" * 16]})
@@ -156,7 +156,7 @@ def test_an_attempt_that_gave_up_leaves_no_claim_that_must_age() -> None:
             raise HeadMoved("demo")
 
     ledger.hook = moving
-    worker = ScoreWorker(ledger, MemoryBus(), FixedTopology(), now=lambda: now)
+    worker = ScoreWorker(ledger, MemoryBus(), FixedTopology(), FixedCalibration(), now=lambda: now)
     message = Message("m1", "demo", "t", {"events": [stored_event("a")], "digests": ["00" * 16]})
     assert worker.handle([message], lambda: LIFETIME_MS).failed == {"m1"}
     ledger.hook = lambda step: None
@@ -165,7 +165,7 @@ def test_an_attempt_that_gave_up_leaves_no_claim_that_must_age() -> None:
 
 def test_copies_are_judged_by_what_is_stored() -> None:
     ledger = MemoryLedger()
-    worker = ScoreWorker(ledger, MemoryBus(), FixedTopology(), now=lambda: 1_790_000_000_000)
+    worker = ScoreWorker(ledger, MemoryBus(), FixedTopology(), FixedCalibration(), now=lambda: 1_790_000_000_000)
     event = stored_event("a")
     stored = Message("m1", "demo", "t", {"events": [event], "digests": ["22" * 16]})
     assert worker.handle([stored], lambda: LIFETIME_MS).stored == 1
@@ -180,7 +180,7 @@ def test_copies_are_judged_by_what_is_stored() -> None:
 
 def test_too_little_time_gives_messages_back_untouched() -> None:
     ledger = MemoryLedger()
-    worker = ScoreWorker(ledger, MemoryBus(), FixedTopology(), now=lambda: 1_790_000_000_000)
+    worker = ScoreWorker(ledger, MemoryBus(), FixedTopology(), FixedCalibration(), now=lambda: 1_790_000_000_000)
     message = Message("m1", "demo", "t", {"events": [stored_event("a")], "digests": ["00" * 16]})
     assert worker.handle([message], lambda: 500).failed == {"m1"}
     assert not ledger.marks

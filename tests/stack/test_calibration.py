@@ -1,0 +1,62 @@
+"""Verdicts change later scores of the deployed stack, and one call takes that back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.stack.conftest import Deployed, eventually
+from tests.stack.test_golden_path import alert, incident_of
+
+from tocsin.signals.verdicts import MIN_JUDGED
+
+pytestmark = pytest.mark.stack
+
+
+def explained(deployed: Deployed, key: str, event: dict[str, Any]) -> dict[str, Any]:
+    """The explanation of one event that is sent now."""
+    deployed.send(key, event)
+    path = f"/v1/events/{event['id']}/explain"
+    eventually(lambda: deployed.call("GET", path, key=key).status == 200)
+    found: dict[str, Any] = deployed.get(path, key)
+    return found
+
+
+def test_a_source_that_cries_wolf_is_believed_less_until_that_is_taken_back(deployed: Deployed) -> None:
+    project, key = deployed.new_project()
+    assert deployed.call("POST", "/v1/calibration", {}, key=key).status == 409
+    wolves = [alert(n, f"island-{n}", 60, "wolf", title=f"island {n} is on fire") for n in range(MIN_JUDGED + 2)]
+    deployed.send(key, wolves)
+    eventually(lambda: deployed.settled(project, len(wolves)))
+    incidents = {incident_of(deployed, key, event["id"]) for event in wolves}
+    assert len(incidents) == len(wolves)
+    for incident in incidents:
+        changed = deployed.call("PATCH", f"/v1/incidents/{incident}", {"verdict": "noise"}, key=key)
+        assert changed.status == 200
+    before = explained(deployed, key, alert(100, "island-a", 0, "wolf"))
+    learned = deployed.call("POST", "/v1/calibration", {}, key=key)
+    assert learned.status == 200, learned.body
+    (version,) = learned.body["data"]["versions"]
+    figures = version["sources"]["wolf"]
+    assert (figures["judged"], figures["in_use"]) == (len(wolves), True)
+    assert figures["after"]["brier"] < figures["before"]["brier"]
+
+    def with_calibration(name: str, number: int) -> dict[str, Any]:
+        """What a new event is worth once workers see the calibration of that name."""
+        found: list[dict[str, Any]] = []
+
+        def seen() -> bool:
+            count = number + len(found)
+            found.append(explained(deployed, key, alert(count, f"island-{count}", 0, "wolf")))
+            return bool(found[-1]["calibrator"]["version"] == name)
+
+        eventually(seen)
+        return found[-1]
+
+    calmer = with_calibration("calibration-1", 200)
+    assert calmer["score"] < before["score"] / 2
+    assert calmer["bias"] + sum(one["micro_logits"] for one in calmer["contributions"]) == calmer["logit"]
+    other = explained(deployed, key, alert(300, "island-b", 0, "shepherd"))
+    assert other["calibrator"]["version"] == "identity"
+    assert deployed.call("POST", "/v1/calibration/rollback", {}, key=key).body["data"]["active"] == 0
+    assert with_calibration("identity", 400)["score"] > calmer["score"] * 2
