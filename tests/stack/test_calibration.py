@@ -1,4 +1,4 @@
-"""Verdicts change later scores of the deployed stack, and one call takes that back."""
+"""Verdicts change later scores of the deployed stack, one call takes that back, and the log repeats to the byte."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tests.stack.conftest import Deployed, eventually
 from tests.stack.test_golden_path import alert, incident_of
+from tools.cli import replay
 
 from tocsin.signals.verdicts import MIN_JUDGED
 
@@ -24,6 +25,9 @@ def explained(deployed: Deployed, key: str, event: dict[str, Any]) -> dict[str, 
 
 def test_a_source_that_cries_wolf_is_believed_less_until_that_is_taken_back(deployed: Deployed) -> None:
     project, key = deployed.new_project()
+    for criticality in (0.8, 1.0):  # commits name the topology of their time
+        body = {"services": {"island-0": {"criticality": criticality}}}
+        assert deployed.call("PUT", "/v1/topology", body, key=key).status == 200
     assert deployed.call("POST", "/v1/calibration", {}, key=key).status == 409
     wolves = [alert(n, f"island-{n}", 60, "wolf", title=f"island {n} is on fire") for n in range(MIN_JUDGED + 2)]
     deployed.send(key, wolves)
@@ -60,3 +64,10 @@ def test_a_source_that_cries_wolf_is_believed_less_until_that_is_taken_back(depl
     assert other["calibrator"]["version"] == "identity"
     assert deployed.call("POST", "/v1/calibration/rollback", {}, key=key).body["data"]["active"] == 0
     assert with_calibration("identity", 400)["score"] > calmer["score"] * 2
+
+    again = replay.run(deployed.outputs, deployed.client, project, 0, None)
+    assert again.exact, again.as_json()
+    assert again.incidents["before"] == len(deployed.get("/v1/incidents?limit=100", key)["items"])
+    otherwise = replay.run(deployed.outputs, deployed.client, project, 0, "calibration-1")
+    assert 0 < otherwise.identical < otherwise.events == again.events
+    assert otherwise.same_states == otherwise.commits

@@ -287,6 +287,56 @@ def healings(limit: int, as_json: bool) -> None:
     _table(["time", "target", "finding", "action", "outcome", "tries", "well after"], rows)
 
 
+# judgement again
+@tocsin.command("replay")
+@click.option("--since", default="7d", show_default=True, help="A span such as 90min, 24h or 7d, or an RFC 3339 time.")
+@click.option(
+    "--against",
+    default="recorded",
+    show_default=True,
+    help="Calibrators: recorded (those of each commit), identity, or a kept version such as calibration-2.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the whole account.")
+@_told
+def replay_log(since: str, against: str, as_json: bool) -> None:
+    """Score and correlate the recorded log again with this checkout's code, and say what would be different.
+
+    With the code and versions that recorded it, nothing is. Nothing is written and nobody is told.
+    """
+    from tools.cli import replay
+
+    from tocsin.kernel import clock
+
+    found = contract()
+    chosen = None if against == "recorded" else against
+    start = replay.since_ms(since, clock.now_ms())
+    account = replay.run(found["resources"], _client, found["project"], start, chosen).as_json()
+    if as_json:
+        _json(account)
+        return
+    click.echo(
+        f"{account['events']} events in {account['commits']} commits: {account['identical']} scored the same, "
+        f"{account['events'] - account['identical']} differently"
+    )
+    if account["versions_not_kept"]:
+        click.echo(f"not kept any more, so taken as empty: {', '.join(account['versions_not_kept'])}")
+    incidents = account["incidents"]
+    click.echo(
+        f"{incidents['before']} incidents before, {incidents['after']} after; "
+        f"{incidents['same_members']} with the same members"
+    )
+    if account["tier_moves"]:
+        _table(
+            ["from", "to", "events"], [[one["from"], one["to"], str(one["events"])] for one in account["tier_moves"]]
+        )
+    rows = [
+        [f"{one['before']['score']:.2f}", f"{one['after']['score']:.2f}", one["event_id"], one["title"]]
+        for one in account["most_changed"]
+    ]
+    if rows:
+        _table(["before", "after", "event", "title"], rows)
+
+
 # dead letters
 @tocsin.group("dead-letters")
 def dead_letters() -> None:

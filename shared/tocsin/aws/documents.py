@@ -42,15 +42,21 @@ class Documents:
             raise Refusal("ERR_SCHEMA", "the document is too large to keep")
         row = {"version": current + 1, "z": packed, "at": now}
         key = keys.document(project, name)
+        if current:
+            write = self._table.put_write(key, row, condition="version = :current", current=current)
+        else:
+            write = self._table.put_write(key, row, condition="attribute_not_exists(pk)")
         try:
-            if current:
-                self._table.put(key, row, condition="version = :current", current=current)
-            else:
-                self._table.put(key, row, condition="attribute_not_exists(pk)")
+            self._table.transact([write, self._table.put_write(keys.document_version(project, name, current + 1), row)])
         except ConditionFailed as failure:
             if self.get(project, name) != (current + 1, document):  # else it is our own write, whose answer was lost
                 raise Refusal("ERR_CONFLICT", "the document was changed meanwhile; read it again") from failure
         return current + 1
+
+    def at(self, project: str, name: str, version: int) -> Any | None:
+        """The document as it was at a version; None when that was never written."""
+        row = self._table.get(keys.document_version(project, name, version), consistent=False)
+        return unpack(row["z"]) if row else None
 
 
 class _Cached(Generic[Form]):
@@ -78,11 +84,20 @@ class TopologyDocuments:
     """Declared topology per project; implements tocsin.signals.ports.TopologyReader."""
 
     def __init__(self, documents: Documents) -> None:
+        self._documents = documents
         self._cached = _Cached(documents, "topology", lambda it: Topology.from_document(it) if it else Topology.empty())
 
     def topology(self, project: str) -> tuple[str, Topology]:
         version, topology = self._cached.get(project)
         return f"topology-{version}", topology
+
+    def named(self, project: str, label: str) -> Topology | None:
+        """The topology that a commit recorded as `label`; None when it is not kept."""
+        version = int(label.removeprefix("topology-"))
+        if version == 0:
+            return Topology.empty()
+        document = self._documents.at(project, "topology", version)
+        return Topology.from_document(document) if document else None
 
 
 def _in_use(document: Any) -> tuple[str, Calibrators]:
@@ -94,7 +109,13 @@ class CalibrationDocuments:
     """Active calibrators per project; implements tocsin.signals.ports.CalibratorReader."""
 
     def __init__(self, documents: Documents) -> None:
+        self._documents = documents
         self._cached = _Cached(documents, "calibration", _in_use)
 
     def calibrators(self, project: str) -> tuple[str, Calibrators]:
         return self._cached.get(project)[1]
+
+    def named(self, project: str, label: str) -> Calibrators | None:
+        """The calibrators of a kept version by its label; None when it is not kept."""
+        _, document = self._documents.get(project, "calibration")
+        return Calibration.from_document(document).named(label)

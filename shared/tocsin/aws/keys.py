@@ -137,6 +137,11 @@ def document(project: str, name: str) -> Key:
     return Key(partition(project, "doc"), name)
 
 
+def document_version(project: str, name: str, version: int) -> Key:
+    """A document as it was at a version, for as long as commits may name it."""
+    return Key(partition(project, "doc", name), f"{version:09d}")
+
+
 def refusal_partition(project: str, yyyymmdd: str) -> str:
     return partition(project, "refused", yyyymmdd)
 

@@ -31,6 +31,7 @@ from tocsin.signals.ports import (
     LogEntry,
     LogHead,
     Mark,
+    Recorded,
 )
 
 #: Segments up to this size stay inside their log row.
@@ -47,6 +48,7 @@ MAX_FACETS: Final = 200
 MAX_SOURCES: Final = 1_000
 #: Days a series state is kept without being touched.
 STATE_DAYS: Final = 45
+_HISTORY_PAGE: Final = 50
 _CACHED_PROJECTS: Final = 8
 _CACHED_STATES: Final = 100_000
 
@@ -312,6 +314,15 @@ class DynamoLedger:
             LogEntry(n, row["c"], row["at"], row["trace"], segments.decode_events(body))
             for (n, row), body in zip(numbered, bodies, strict=True)
         ]
+
+    def history(self, project: str) -> Iterator[Recorded]:
+        """Every commit that retention left, oldest first, with all it recorded."""
+        head = self.head(project)
+        for first in range(1, head.n + 1, _HISTORY_PAGE):
+            rows = self.rows(project, first, min(_HISTORY_PAGE, head.n + 1 - first))
+            for (n, row), body in zip(rows, self.bodies([row for _, row in rows]), strict=True):
+                hot, full = segments.states_of(body)
+                yield Recorded(n, row["at"], segments.decode_events(body), hot, full, row["versions"])
 
     # series states
     def states(

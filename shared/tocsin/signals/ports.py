@@ -59,6 +59,18 @@ class LogEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Recorded:
+    """One commit of the log: number, time (Unix ms), scored events, changed states, versions by what they name."""
+
+    n: int
+    at: int
+    events: Sequence[Event]
+    hot: Mapping[bytes, bytes]
+    full: Mapping[bytes, bytes]
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """Everything one attempt wants to make true at once for one project."""
 

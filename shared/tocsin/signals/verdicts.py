@@ -226,13 +226,19 @@ class Calibration:
 
     def calibrators(self) -> Calibrators:
         """What scoring uses while the active version is active."""
-        used = {name: one for name, one in self._row(self.active).get("sources", {}).items() if one["in_use"]}
+        return self._calibrators(self.active)
+
+    def named(self, label: str) -> Calibrators | None:
+        """The calibrators that a commit recorded as `label`; None when that version is not kept."""
+        versions = (0, *(row["version"] for row in self.versions))
+        return next((self._calibrators(version) for version in versions if _label(version) == label), None)
+
+    def _calibrators(self, version: int) -> Calibrators:
+        used = {name: one for name, one in self._row(version).get("sources", {}).items() if one["in_use"]}
+        name = _label(version)
         return Calibrators(
-            {
-                name: replace(IDENTITY, version=self.label, slope=one["slope"], offset=one["offset"])
-                for name, one in used.items()
-            },
-            {name: one["reliability"] for name, one in used.items()},
+            {source: Calibrator(name, one["slope"], one["offset"]) for source, one in used.items()},
+            {source: one["reliability"] for source, one in used.items()},
         )
 
     def fit(self, samples: Sequence[Sample], *, by: str, at: int) -> Calibration:
