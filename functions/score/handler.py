@@ -8,17 +8,16 @@ from tocsin.entry import batch_entry, logger
 
 @batch_entry
 def handler(messages: Sequence[tuple[str, str]], remaining_ms: Callable[[], int]) -> Collection[str]:
-    opened, unreadable = wiring.open_messages(messages)
-    outcome = wiring.scorer().handle(opened, remaining_ms)
+    outcome = wiring.scorer().handle(wiring.sealed_messages(messages), remaining_ms)
     logger.info(
         "scored",
         extra={
             "stored": outcome.stored,
             "duplicates": outcome.duplicates,
             "refused": outcome.refused,
-            "unreadable": len(unreadable),
+            "unreadable": outcome.unreadable,
             "announced": outcome.announced,
-            "reasons": outcome.reasons,
+            "reasons": outcome.reasons[:5],
         },
     )
-    return outcome.failed | unreadable
+    return outcome.failed

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from tocsin.aws.bucket import Bucket
 from tocsin.aws.clients import client
@@ -22,7 +22,7 @@ from tocsin.entry import logger
 from tocsin.kernel import clock
 from tocsin.kernel.errors import Refusal, Retry
 from tocsin.settings import settings
-from tocsin.signals.ports import Message
+from tocsin.signals.ports import Message, Sealed
 
 if TYPE_CHECKING:
     from tocsin.access.principals import KeyStore, Principal
@@ -103,18 +103,20 @@ def envelope_key() -> bytes:
     return secret(settings().require("secret_envelope"))
 
 
-def open_messages(messages: Sequence[tuple[str, str]]) -> tuple[list[Message], set[str]]:
-    """Opened envelopes, and the ids of messages that are not authentic or not readable now."""
-    opened, unreadable = [], set()
-    for message_id, body in messages:
-        try:
-            envelope = open_message(body, envelope_key(), bucket())
-        except (Refusal, Retry, ClientError) as error:
-            logger.error("message is not readable", extra={"message_id": message_id, "error": str(error)[:200]})
-            unreadable.add(message_id)
-            continue
-        opened.append(Message(message_id, envelope.project, envelope.trace_id, envelope.payload, envelope.size))
-    return opened, unreadable
+def sealed_messages(messages: Sequence[tuple[str, str]]) -> list[Sealed]:
+    """Queue messages (id, body) that their worker opens when it gets to them."""
+    return [Sealed(message_id, partial(_opened, message_id, body)) for message_id, body in messages]
+
+
+def _opened(message_id: str, body: str) -> Message:
+    try:
+        envelope = open_message(body, envelope_key(), bucket())
+    except (Refusal, Retry, BotoCoreError, ClientError) as error:
+        logger.error("message is not readable", extra={"message_id": message_id, "error": str(error)[:200]})
+        if isinstance(error, Refusal | Retry):
+            raise
+        raise Retry(f"content is out of reach: {type(error).__name__}") from error
+    return Message(message_id, envelope.project, envelope.trace_id, envelope.payload, envelope.size)
 
 
 @lru_cache(maxsize=1)

@@ -122,6 +122,17 @@ def test_every_function_has_its_memory_time_and_layers() -> None:
         assert chosen["Layers"] == [{"Ref": "RuntimeLayer"}, {"Ref": "SharedLayer"}]
 
 
+def test_a_queue_that_fills_large_batches_has_a_window_and_one_that_does_not_has_none() -> None:
+    """AWS refuses a batch size above ten without a window."""
+    lowest = TEMPLATE["Parameters"]["BatchWindow"]["MinValue"]
+    for name in FUNCTIONS:
+        for mapping in events(name, "SQS"):
+            window = mapping.get("MaximumBatchingWindowInSeconds")
+            assert (window is not None) == (mapping["BatchSize"] > 10), name
+            assert window in (None, {"Ref": "BatchWindow"}), name
+    assert lowest == 1
+
+
 def test_no_route_form_that_an_emulator_ignores() -> None:
     types = {body["Type"] for body in RESOURCES.values()}
     assert not types & {

@@ -17,6 +17,7 @@ from tests.support.pipeline_fakes import (
     MemoryIncidentStore,
     MemoryLedger,
     MemoryOutbox,
+    sealed,
 )
 
 from tocsin import wiring
@@ -49,7 +50,7 @@ class World:
             for n in (1, 2):
                 event = stored_event(f"e-{n}", at=NOW - 60_000, project=project, trace_id=f"trace-{n}", severity_id=5)
                 payload = {"events": [event], "digests": ["00" * 16]}
-                scorer.handle([Message(f"m-{n}", project, f"trace-{n}", payload)], lambda: 20_000)
+                scorer.handle(sealed(Message(f"m-{n}", project, f"trace-{n}", payload)), lambda: 20_000)
 
     def _step(self, name: str) -> None:
         if name == self.fails:

@@ -22,7 +22,7 @@ from tocsin.aws.documents import CalibrationDocuments, Documents, TopologyDocume
 from tocsin.kernel import clock, envelope, ids
 from tocsin.kernel.envelope import Envelope
 from tocsin.kernel.errors import Retry
-from tocsin.signals.ports import Fact, Message
+from tocsin.signals.ports import Fact, Message, Sealed
 from tocsin.signals.scorer import ScoreWorker
 
 pytestmark = pytest.mark.stack
@@ -205,7 +205,7 @@ def test_a_lost_wake_up_is_found(deployed: Deployed) -> None:
     documents = Documents(deployed.table)
     worker = ScoreWorker(deployed.ledger, DeafBus(), TopologyDocuments(documents), CalibrationDocuments(documents))
     message = Message("m-1", project, "trace-lost", {"events": events, "digests": ["00" * 16] * 3})
-    outcome = worker.handle([message], lambda: 20_000)
+    outcome = worker.handle([Sealed("m-1", lambda: message)], lambda: 20_000)
     assert (outcome.stored, outcome.announced) == (3, False)
     assert deployed.table.get(table_keys.cursor(project)) is None
     record = eventually(lambda: healings(deployed, f"project {project}", now), within_s=60)[0]

@@ -17,11 +17,18 @@ from tocsin.signals.ports import (
     LogEntry,
     LogHead,
     Mark,
+    Message,
     OutboxRow,
+    Sealed,
 )
 from tocsin.signals.topology import Topology
 
 Hook = Callable[[str], None]
+
+
+def sealed(*messages: Message) -> list[Sealed]:
+    """Messages as the score worker gets them."""
+    return [Sealed(message.message_id, lambda message=message: message) for message in messages]  # type: ignore[misc]
 
 
 class MemoryLedger:

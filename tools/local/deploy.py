@@ -36,7 +36,7 @@ def parameters(home: Home) -> dict[str, str]:
         "Runtime": f"python{python_minor()}",
         "Architecture": machine(),
         "Size": "small",
-        "ScoreBatchWindow": "0",
+        "BatchWindow": "1",
         "TickSeconds": "5",
         "EgressAllow": home.receiver,
         "Endpoint": home.endpoint,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -210,3 +210,14 @@ class Message:
     trace_id: str
     payload: dict[str, Any] = field(default_factory=dict)
     size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A queue message that was not opened yet: unpacked, a batch of them may be more than a worker's memory holds.
+
+    `open` raises Refusal when it is not authentic, Retry when its content cannot be had now.
+    """
+
+    message_id: str
+    open: Callable[[], Message]

@@ -8,6 +8,9 @@ The protocol, in the order of the code (docs/architecture.md proves it; tests/st
    that it can never commit afterwards, and then taken over under a condition on the old owner.
 3. One transaction writes commit row, numbered log row, head and counters. It fails as a whole when the head moved
    (score again on fresh state) or when the attempt was buried (the messages come back).
+
+A batch is worked off in portions of bounded size, each opened, committed and announced before the next is opened. What
+there is no time for goes back unopened.
 """
 
 from __future__ import annotations
@@ -15,12 +18,13 @@ from __future__ import annotations
 import itertools
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from tocsin.kernel import clock
-from tocsin.kernel.errors import Retry
+from tocsin.kernel.errors import Refusal, Retry
 from tocsin.kernel.ids import new_id
 from tocsin.signals import scoring
 from tocsin.signals.ports import (
@@ -34,13 +38,14 @@ from tocsin.signals.ports import (
     Ledger,
     Mark,
     Message,
+    Sealed,
     TopologyReader,
 )
 
 #: Attempts to commit on a moving head before the messages are given back; time usually runs out first.
 COMMIT_ATTEMPTS: Final = 64
-#: Unpacked size of the messages that go into one commit.
-MAX_COMMIT_BYTES: Final = 8 * 1024 * 1024
+#: Unpacked bytes (some 2,000 events) at which a portion is full; the message that fills it may be larger by itself.
+PORTION_BYTES: Final = 2 * 1024 * 1024
 #: Nothing is begun with less time left than this.
 MIN_REMAINING_MS: Final = 3 * clock.SECOND
 #: Added to an attempt's longest life before its marks may be taken: covers clock skew and a slow start.
@@ -51,11 +56,12 @@ CLAIM_MARGIN_MS: Final = 5 * clock.SECOND
 class Outcome:
     """What became of a batch: ids of messages to give back, and counts of events by fate.
 
-    `reasons` says why messages were given back. `announced` is False when events were committed but the bus did not
-    take the fact; the supervisor then wakes the next stage.
+    `unreadable` counts messages that could not be opened, `reasons` says why messages were given back. `announced` is
+    False when events were committed but the bus did not take the fact; the supervisor then wakes the next stage.
     """
 
     failed: set[str] = field(default_factory=set)
+    unreadable: int = 0
     stored: int = 0
     duplicates: int = 0
     refused: int = 0
@@ -84,18 +90,8 @@ class _Attempt:
     lifetime_ms: int
 
 
-def _parts(messages: Sequence[Message]) -> Iterator[list[Message]]:
-    """The messages in portions that make commits of a bounded size."""
-    part: list[Message] = []
-    size = 0
-    for message in messages:
-        if part and size + message.size > MAX_COMMIT_BYTES:
-            yield part
-            part, size = [], 0
-        part.append(message)
-        size += message.size
-    if part:
-        yield part
+def _spoken(reason: Exception) -> str:
+    return f"{type(reason).__name__}: {reason}"[:200]
 
 
 class ScoreWorker:
@@ -118,7 +114,7 @@ class ScoreWorker:
         self._calibrations = calibrations
         self._now = now
 
-    def handle(self, messages: Sequence[Message], remaining_ms: Callable[[], int]) -> Outcome:
+    def handle(self, messages: Sequence[Sealed], remaining_ms: Callable[[], int]) -> Outcome:
         """Process messages of any mix of projects.
 
         `remaining_ms` tells the time left before this call is killed. Taken at the start it bounds the life of any
@@ -126,19 +122,50 @@ class ScoreWorker:
         """
         outcome = Outcome()
         lifetime_ms = remaining_ms() + CLAIM_MARGIN_MS
+        waiting = deque(messages)
+        longest = 0
+        while waiting:
+            begun = remaining_ms()
+            if begun < MIN_REMAINING_MS + longest:  # the next portion may take as long as the longest so far
+                outcome.failed.update(sealed.message_id for sealed in waiting)
+                outcome.reasons.append(f"no time for {len(waiting)} more messages")
+                break
+            self._portion(self._open(waiting, outcome), outcome, remaining_ms, lifetime_ms)
+            longest = max(longest, begun - remaining_ms())
+        return outcome
+
+    @staticmethod
+    def _open(waiting: deque[Sealed], outcome: Outcome) -> list[Message]:
+        """Take messages off `waiting` and open them until a portion is full; unreadable ones are given back."""
+        opened: list[Message] = []
+        size = 0
+        while waiting and size < PORTION_BYTES:
+            sealed = waiting.popleft()
+            try:
+                message = sealed.open()
+            except (Refusal, Retry) as reason:
+                outcome.failed.add(sealed.message_id)
+                outcome.unreadable += 1
+                outcome.reasons.append(_spoken(reason))
+                continue
+            opened.append(message)
+            size += message.size
+        return opened
+
+    def _portion(
+        self, messages: Sequence[Message], outcome: Outcome, remaining_ms: Callable[[], int], lifetime_ms: int
+    ) -> None:
+        """One commit per project of these messages, announced at once: a worker that dies later has told so far."""
         by_project: dict[str, list[Message]] = {}
         for message in messages:
             by_project.setdefault(message.project, []).append(message)
         facts: list[Fact] = []
         for project, group in by_project.items():
-            attempt = _Attempt(project, outcome, facts, remaining_ms, lifetime_ms)
-            for part in _parts(group):
-                self._project(attempt, part)
+            self._project(_Attempt(project, outcome, facts, remaining_ms, lifetime_ms), group)
         try:
             self._bus.publish(facts)
         except Retry:
             outcome.announced = False
-        return outcome
 
     def _project(self, attempt: _Attempt, messages: Sequence[Message]) -> None:
         """Commit what these messages carry; those for which that fails are given back."""
@@ -161,7 +188,7 @@ class ScoreWorker:
         """Let the messages come back, and free what this attempt had claimed, so that nobody waits for it to age."""
         self._bury(attempt, commit_id)
         attempt.outcome.failed.update(message.message_id for message in messages)
-        attempt.outcome.reasons.append(f"{type(reason).__name__}: {reason}"[:200])
+        attempt.outcome.reasons.append(_spoken(reason))
 
     def _bury(self, attempt: _Attempt, commit_id: str) -> bool:
         """Give this attempt up. False when even that failed, or when its commit stands after all."""

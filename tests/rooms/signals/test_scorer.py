@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.events import stored_event
-from tests.support.pipeline_fakes import FixedCalibration, FixedTopology, MemoryBus, MemoryLedger
+from tests.support.pipeline_fakes import FixedCalibration, FixedTopology, MemoryBus, MemoryLedger, sealed
 
-from tocsin.signals.ports import HeadMoved, Message
-from tocsin.signals.scorer import ScoreWorker
+from tocsin.kernel.errors import Refusal
+from tocsin.signals.ports import HeadMoved, Message, Sealed
+from tocsin.signals.scorer import PORTION_BYTES, ScoreWorker
 
 LIFETIME_MS = 20_000
 
@@ -60,7 +61,9 @@ class World:
         worker = ScoreWorker(self.ledger, MemoryBus(), FixedTopology(), FixedCalibration(), now=lambda: self.now)
         self.depth += 1
         try:
-            outcome = worker.handle([self.waiting[one] for one in batch if one in self.waiting], lambda: LIFETIME_MS)
+            outcome = worker.handle(
+                sealed(*(self.waiting[one] for one in batch if one in self.waiting)), lambda: LIFETIME_MS
+            )
         except Killed:
             return
         finally:
@@ -116,8 +119,8 @@ def test_a_second_copy_with_other_content_is_refused_and_recorded() -> None:
     event = stored_event("a")
     first = Message("m1", "demo", "t", {"events": [event], "digests": ["00" * 16]})
     second = Message("m2", "demo", "t", {"events": [event], "digests": ["11" * 16]})
-    assert worker.handle([first], lambda: LIFETIME_MS).stored == 1
-    outcome = worker.handle([second], lambda: LIFETIME_MS)
+    assert worker.handle(sealed(first), lambda: LIFETIME_MS).stored == 1
+    outcome = worker.handle(sealed(second), lambda: LIFETIME_MS)
     assert (outcome.stored, outcome.refused, outcome.failed) == (0, 1, set())
     assert ledger.refused == {("demo", event["event_id"], b"\x11" * 16)}
 
@@ -129,7 +132,7 @@ def test_a_young_claim_of_a_live_worker_is_left_alone() -> None:
     ledger.claim("demo", "cmt_other", {event["event_id"]: b"\x00" * 16}, now - 1_000)
     worker = ScoreWorker(ledger, MemoryBus(), FixedTopology(), FixedCalibration(), now=lambda: now)
     message = Message("m1", "demo", "t", {"events": [event], "digests": ["00" * 16]})
-    assert worker.handle([message], lambda: LIFETIME_MS).failed == {"m1"}
+    assert worker.handle(sealed(message), lambda: LIFETIME_MS).failed == {"m1"}
     assert ("demo", "cmt_other") not in ledger.commits
 
 
@@ -141,7 +144,7 @@ def test_a_poison_event_fails_alone() -> None:
         Message(name, "demo", "t", {"events": [event], "digests": ["00" * 16]})
         for name, event in (("m1", good), ("m2", bad), ("m3", stored_event("c")))
     ]
-    outcome = worker.handle(messages, lambda: LIFETIME_MS)
+    outcome = worker.handle(sealed(*messages), lambda: LIFETIME_MS)
     assert outcome.failed == {"m2"}
     assert outcome.stored == 2
     assert "ValueError" in outcome.reasons[0]
@@ -158,9 +161,9 @@ def test_an_attempt_that_gave_up_leaves_no_claim_that_must_age() -> None:
     ledger.hook = moving
     worker = ScoreWorker(ledger, MemoryBus(), FixedTopology(), FixedCalibration(), now=lambda: now)
     message = Message("m1", "demo", "t", {"events": [stored_event("a")], "digests": ["00" * 16]})
-    assert worker.handle([message], lambda: LIFETIME_MS).failed == {"m1"}
+    assert worker.handle(sealed(message), lambda: LIFETIME_MS).failed == {"m1"}
     ledger.hook = lambda step: None
-    assert worker.handle([message], lambda: LIFETIME_MS).stored == 1
+    assert worker.handle(sealed(message), lambda: LIFETIME_MS).stored == 1
 
 
 def test_copies_are_judged_by_what_is_stored() -> None:
@@ -168,12 +171,12 @@ def test_copies_are_judged_by_what_is_stored() -> None:
     worker = ScoreWorker(ledger, MemoryBus(), FixedTopology(), FixedCalibration(), now=lambda: 1_790_000_000_000)
     event = stored_event("a")
     stored = Message("m1", "demo", "t", {"events": [event], "digests": ["22" * 16]})
-    assert worker.handle([stored], lambda: LIFETIME_MS).stored == 1
+    assert worker.handle(sealed(stored), lambda: LIFETIME_MS).stored == 1
     both = [
         Message(name, "demo", "t", {"events": [stored_event("a")], "digests": [digest * 16]})
         for name, digest in (("m2", "11"), ("m3", "22"))
     ]
-    outcome = worker.handle(both, lambda: LIFETIME_MS)
+    outcome = worker.handle(sealed(*both), lambda: LIFETIME_MS)
     assert (outcome.refused, outcome.duplicates, outcome.failed) == (1, 1, set())
     assert ledger.refused == {("demo", event["event_id"], b"\x11" * 16)}
 
@@ -182,5 +185,60 @@ def test_too_little_time_gives_messages_back_untouched() -> None:
     ledger = MemoryLedger()
     worker = ScoreWorker(ledger, MemoryBus(), FixedTopology(), FixedCalibration(), now=lambda: 1_790_000_000_000)
     message = Message("m1", "demo", "t", {"events": [stored_event("a")], "digests": ["00" * 16]})
-    assert worker.handle([message], lambda: 500).failed == {"m1"}
+    assert worker.handle(sealed(message), lambda: 500).failed == {"m1"}
     assert not ledger.marks
+
+
+class Batch:
+    """Messages of one event each that unpack to half a portion; every commit takes `commit_ms` of the time left."""
+
+    def __init__(self, count: int, commit_ms: int = 0, left_ms: int = 20_000) -> None:
+        self.left_ms, self.commit_ms = left_ms, commit_ms
+        self.opened: list[str] = []
+        self.ledger = MemoryLedger(self._step)
+        self.bus = MemoryBus()
+        self.messages = [Sealed(f"m{i}", lambda i=i: self._open(i)) for i in range(count)]  # type: ignore[misc]
+        #: Messages opened and facts told when each commit was made.
+        self.commits: list[tuple[int, int]] = []
+
+    def _step(self, name: str) -> None:
+        if name == "committed":
+            self.commits.append((len(self.opened), len(self.bus.facts)))
+            self.left_ms -= self.commit_ms
+
+    def _open(self, i: int) -> Message:
+        self.opened.append(f"m{i}")
+        payload = {"events": [stored_event(f"e{i}")], "digests": ["00" * 16]}
+        return Message(f"m{i}", "demo", "t", payload, size=PORTION_BYTES // 2)
+
+    def work(self) -> set[str]:
+        worker = ScoreWorker(self.ledger, self.bus, FixedTopology(), FixedCalibration(), now=lambda: 1_790_000_000_000)
+        return worker.handle(self.messages, lambda: self.left_ms).failed
+
+
+def test_a_batch_is_opened_committed_and_announced_in_bounded_portions() -> None:
+    batch = Batch(7)
+    assert batch.work() == set()
+    assert batch.commits == [(2, 0), (4, 1), (6, 2), (7, 3)]
+    assert len(batch.bus.facts) == 4
+    assert batch.ledger.counters == {"demo": 7}
+
+
+def test_what_there_is_no_time_for_goes_back_unopened() -> None:
+    batch = Batch(10, commit_ms=6_000)
+    assert batch.work() == {"m4", "m5", "m6", "m7", "m8", "m9"}, "8 s are left, and the next portion may take 6 s"
+    assert batch.opened == ["m0", "m1", "m2", "m3"]
+    assert batch.ledger.counters == {"demo": 4}
+    batch.left_ms, batch.commit_ms = 20_000, 0
+    assert batch.work() == set()
+    assert batch.ledger.counters == {"demo": 10}
+
+
+def test_messages_that_cannot_be_opened_go_back_alone() -> None:
+    def forged() -> Message:
+        raise Refusal("ERR_SCHEMA", "envelope is not authentic")
+
+    batch = Batch(2)
+    batch.messages.insert(1, Sealed("forged", forged))
+    assert batch.work() == {"forged"}
+    assert batch.ledger.counters == {"demo": 2}
