@@ -202,8 +202,8 @@ class Lines(io.StringIO):
         self.last = ""
 
     def write(self, text: str) -> int:
-        if text.strip() and '"batch done"' not in text:
-            self.last = text
+        if text.strip():
+            self.last = (self.last + text)[-2000:]
         lines = sum(1 for line in text.split("\n") if line.strip())
         self._meter.bill.log_bytes += len(text) + lines * prices()["assumptions"]["log_bytes_per_line"]
         return len(text)
@@ -260,7 +260,8 @@ class Pipeline:
             bill.cpu_s += cpu
             bill.gb_s += -(-wall * 1000 // 1) / 1000 * memory_gb
             bill.modelled_gb_s += (waited / 1000 + cpu / share) * memory_gb
-            bill.log_bytes += assumed["log_bytes_per_invocation"]
+            if stack.configuration(function)["LoggingConfig"].get("SystemLogLevel", "INFO") == "INFO":
+                bill.log_bytes += assumed["log_bytes_per_invocation"]
         return answer
 
     def queue(self, function: str, bodies: list[str], part: str = "") -> None:
@@ -271,7 +272,7 @@ class Pipeline:
                 self.meter.bill.sqs += _chunks(sum(map(len, page))) + 1
         answer = self.invoke(function, stack.records(bodies), part)
         if answer["batchItemFailures"]:
-            raise RuntimeError(f"{function} gave messages back: {self.log.last[:1000]}")
+            raise RuntimeError(f"{function} gave messages back: {self.log.last}")
 
     def drain_facts(self, part: str = "") -> None:
         """Rules of the bus: EventScored wakes correlate, with all that waits, and each other fact wakes notify."""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Collection, Sequence
 
 from tocsin import wiring
-from tocsin.entry import batch_entry, each, logger
+from tocsin.entry import batch_entry, each, note
 
 
 @batch_entry
@@ -22,5 +22,5 @@ def handler(messages: Sequence[tuple[str, str]], remaining_ms: Callable[[], int]
             caught_up[project] = worker.catch_up(project, remaining_ms)
 
     failed = each(messages, handle, remaining_ms)
-    logger.info("correlated", extra={"projects": caught_up})
+    note(projects=caught_up)
     return failed

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tocsin import wiring
-from tocsin.entry import logger, queue_entry
+from tocsin.entry import note, queue_entry
 from tocsin.kernel import clock
 
 
@@ -13,4 +13,4 @@ def handler(message: dict[str, Any], _context: Any) -> None:
     only = message.get("project")
     records = wiring.digester().tick(scheduled_at, None if only is None else [only])
     wiring.heartbeats().beat("digest", clock.now_ms())
-    logger.info("digests", extra={"sent": len(records), "scheduled_at": message["time"]})
+    note(digests=[{"sent": len(records), "scheduled_at": message["time"]}])

@@ -3,7 +3,7 @@
 from tocsin import wiring
 from tocsin.access.principals import require
 from tocsin.api import sending
-from tocsin.entry import api_entry, logger
+from tocsin.entry import api_entry, note
 from tocsin.kernel.http import Answer, Request
 
 
@@ -11,8 +11,7 @@ def _take(request: Request) -> Answer:
     principal = wiring.principal_of(request)
     require(principal, "ingest:write")
     answer = wiring.intake().accept(request, principal)
-    counts = {name: answer.data[name] for name in ("accepted", "duplicates", "refused")}
-    logger.info("taken", extra={"trace_id": request.trace_id, "project_id": principal.project, **counts})
+    note(project_id=principal.project, **{name: answer.data[name] for name in ("accepted", "duplicates", "refused")})
     return answer
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tocsin import wiring
-from tocsin.entry import logger, queue_entry
+from tocsin.entry import note, queue_entry
 
 
 @queue_entry
@@ -14,15 +14,16 @@ def handler(message: dict[str, Any], _context: Any) -> None:
         records = [record] if record else []
     else:
         records = dispatcher.handle(message["detail"])
-    for record in records:
-        logger.info(
-            "notification",
-            extra={
+    note(
+        notifications=[
+            {
                 "trace_id": record.trace_id,
                 "project_id": record.project,
                 "notification_id": record.id,
                 "channel_id": record.channel_id,
                 "decision": record.decision,
                 "attempts": len(record.attempts),
-            },
-        )
+            }
+            for record in records
+        ]
+    )

@@ -4,7 +4,7 @@ from typing import Any
 
 from tocsin import wiring
 from tocsin.defense.healing import is_stale
-from tocsin.entry import logger, queue_entry
+from tocsin.entry import note, queue_entry
 from tocsin.kernel import clock
 
 #: A run's lease ends with the function's own timeout.
@@ -24,4 +24,4 @@ def handler(message: dict[str, Any], context: Any) -> None:
     finally:
         wiring.leases().release(lease)
     wiring.heartbeats().beat("relay", now)
-    logger.info("swept", extra={"sent": sent})
+    note(swept=[sent])

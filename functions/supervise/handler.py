@@ -4,7 +4,7 @@ from typing import Any
 
 from tocsin import wiring
 from tocsin.defense.healing import is_stale
-from tocsin.entry import logger, queue_entry, schedule_entry
+from tocsin.entry import note, queue_entry, schedule_entry
 from tocsin.kernel import clock
 
 
@@ -17,7 +17,7 @@ def _scheduled(_event: dict[str, Any], _context: Any) -> dict[str, Any]:
 def _ticked(message: dict[str, Any], _context: Any) -> None:
     now = clock.now_ms()
     if not is_stale(message, now):
-        logger.info("supervised", extra=wiring.supervisor().run(now).as_json())
+        note(runs=[wiring.supervisor().run(now).as_json()])
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The plumbing of every function, once: requests and messages in, answers and partial failures out, one log line.
 
 Handlers stay thin because this module decides how an error is answered, which messages come back, and what is logged.
-It logs names, ids, counts and error classes; never bodies.
+It logs names, ids, counts and error classes; never bodies. An invocation that goes well is one line: handlers add to it
+by note().
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from tocsin.api.headers import SECURITY_HEADERS
 from tocsin.kernel.errors import Refusal, Retry
 from tocsin.kernel.http import Answer, Request
 
-logger = Logger()
+#: Times are RFC 3339: Lambda reads them, and the level, from a line when the function's log format is JSON.
+logger = Logger(use_rfc3339=True)
 
 #: Sum of header names and values that a request may carry.
 MAX_HEADER_BYTES: Final = 8_192
@@ -34,6 +36,17 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}"
 
 LambdaEvent = dict[str, Any]
 ProxyResult = dict[str, Any]
+#: What the line of this invocation will say beside what its entry knows.
+_noted: dict[str, Any] = {}
+
+
+def note(**figures: Any) -> None:
+    """Add to the line that this invocation logs at its end. Lists grow; anything else is what was said last."""
+    for name, value in figures.items():
+        if isinstance(value, list):
+            _noted[name] = [*_noted.get(name, ()), *value]
+        else:
+            _noted[name] = value
 
 
 def trace_id_of(headers: Mapping[str, tuple[str, ...]]) -> str:
@@ -130,6 +143,7 @@ def api_entry(handle: Callable[[Request], Answer]) -> Callable[[LambdaEvent, Any
     """Lambda handler of an HTTP function: refusals become error answers, trouble behind us 503, defects 500."""
 
     def handler(event: LambdaEvent, _context: Any) -> ProxyResult:
+        _noted.clear()
         started = time.perf_counter()
         trace_id, method, path = secrets.token_hex(16), "?", "?"
         try:
@@ -160,6 +174,7 @@ def api_entry(handle: Callable[[Request], Answer]) -> Callable[[LambdaEvent, Any
                 "status": answer.status,
                 "code": code,
                 "ms": round((time.perf_counter() - started) * 1000, 1),
+                **_noted,
             },
         )
         return proxy_result(answer, trace_id)
@@ -186,6 +201,8 @@ def batch_entry(
     """
 
     def handler(event: LambdaEvent, context: Any) -> dict[str, Any]:
+        _noted.clear()
+        started = time.perf_counter()
         records = event.get("Records") if isinstance(event, dict) else None
         if not isinstance(records, list) or not all("messageId" in record for record in records):
             logger.error("unsupported event", extra={"code": "ERR_UNSUPPORTED_EVENT"})
@@ -200,7 +217,9 @@ def batch_entry(
         except Exception:
             logger.exception("batch failed", extra={"messages": len(messages)})
             failed = set(known)
-        logger.info("batch done", extra={"messages": len(messages), "failed": len(failed)})
+        spent_ms = round((time.perf_counter() - started) * 1000, 1)
+        figures = {"messages": len(messages), "failed": len(failed), "ms": spent_ms, **_noted}
+        logger.info("batch done", extra=figures)
         return {"batchItemFailures": [{"itemIdentifier": one} for one in known if one in failed]}
 
     return handler

@@ -122,6 +122,22 @@ def test_every_function_has_its_memory_time_and_layers() -> None:
         assert chosen["Layers"] == [{"Ref": "RuntimeLayer"}, {"Ref": "SharedLayer"}]
 
 
+def test_the_platform_logs_nothing_about_calls_that_went_well() -> None:
+    """Levels are read from the lines only in JSON; both sides must mean the same one."""
+    for name, function in FUNCTIONS.items():
+        config = {**TEMPLATE["Globals"]["Function"], **function}["LoggingConfig"]
+        assert (config["LogFormat"], config["SystemLogLevel"]) == ("JSON", "WARN"), name
+        assert config["ApplicationLogLevel"] == environment(name)["LOG_LEVEL"] == {"Ref": "LogLevel"}
+    assert set(TEMPLATE["Parameters"]["LogLevel"]["AllowedValues"]) <= {
+        "TRACE",
+        "DEBUG",
+        "INFO",
+        "WARN",
+        "ERROR",
+        "FATAL",
+    }
+
+
 def test_a_queue_that_fills_large_batches_has_a_window_and_one_that_does_not_has_none() -> None:
     """AWS refuses a batch size above ten without a window."""
     lowest = TEMPLATE["Parameters"]["BatchWindow"]["MinValue"]

@@ -123,10 +123,9 @@ def test_log_lines_hold_no_content_and_stay_one_line_each(queue: MemoryOutbound)
         log_handler.setStream(cast("io.StringIO", before))
     assert "forged" not in log.getvalue()
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
-    assert [(line["message"], line.get("code")) for line in lines] == [
-        ("taken", None),
-        ("answered", "ERR_PARTIAL"),
-        ("answered", "ERR_JSON_SYNTAX"),
+    assert [(line["message"], line.get("code"), line.get("accepted")) for line in lines] == [
+        ("answered", "ERR_PARTIAL", 1),
+        ("answered", "ERR_JSON_SYNTAX", None),
     ]
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from botocore.exceptions import ClientError
@@ -13,6 +16,7 @@ from tests.support.delivery_fakes import Context
 from tests.support.pipeline_fakes import FixedCalibration, FixedTopology, MemoryBus, MemoryLedger
 
 from tocsin import wiring
+from tocsin.entry import logger
 from tocsin.kernel.errors import Retry
 from tocsin.signals.scorer import ScoreWorker
 
@@ -70,6 +74,22 @@ def test_a_request_is_scored_committed_and_announced(world: World) -> None:
     (entry,) = world.ledger.log["demo"]
     assert all(0 < event["score"] < 1 and event["scored_by"] for event in entry.events)
     assert [(fact.kind, fact.detail["project"]) for fact in world.bus.facts] == [("EventScored", "demo")]
+
+
+def test_an_invocation_that_went_well_is_one_line_that_lambda_can_read(world: World) -> None:
+    log = io.StringIO()
+    log_handler = cast("logging.StreamHandler[io.StringIO]", logger.registered_handler)
+    before = log_handler.setStream(log)
+    try:
+        handler(sample("one_request"), Context())
+        handler(sample("one_request"), Context())
+    finally:
+        log_handler.setStream(cast("io.StringIO", before))
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert [(line["level"], line["stored"], line["duplicates"]) for line in lines] == [("INFO", 2, 0), ("INFO", 0, 2)]
+    for line in lines:
+        assert datetime.fromisoformat(line["timestamp"]).tzinfo is not None
+        assert "T" in line["timestamp"]
 
 
 def test_poison_is_given_back_alone(world: World) -> None:
