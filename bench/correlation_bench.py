@@ -86,10 +86,9 @@ class Memory:
         """Run the quiet timers that are due."""
         due = [name for at, name in self.timers if at <= now]
         self.timers = [(at, name) for at, name in self.timers if at > now]
-        for name in due:
-            effects = correlation.quiet(self.incidents[name], now=now, policy=self.policy)
-            if effects.incidents or effects.timers:
-                self.save(effects)
+        effects = correlation.quiet([self.incidents[name] for name in due], now=now, policy=self.policy)
+        if effects.incidents or effects.timers:
+            self.save(effects)
 
     def incident_of(self, member: tuple[int, int]) -> str | None:
         name = self.assigned.get(member)

@@ -111,13 +111,24 @@ def test_a_quiet_incident_is_resolved_by_its_timer_and_a_busy_one_is_not(world: 
     (incident_id,) = world.store.rows
     timer = sample("quiet_timer")
     body = json.loads(timer["Records"][0]["body"])
-    timer["Records"][0]["body"] = json.dumps(body | {"incident_id": incident_id})
+    timer["Records"][0]["body"] = json.dumps(body | {"incident_ids": [incident_id]})
     for after, status in ((58 * clock.MINUTE, "open"), (61 * clock.MINUTE, "resolved")):
         world.now = NOW + after
         assert handler(timer, Context()) == {"batchItemFailures": []}
         incident = world.store.get("demo", incident_id)
         assert incident is not None
         assert incident.status == status
+
+
+def test_timers_that_fail_go_back_and_the_others_do_not(world: World) -> None:
+    handler(sample("wake"), Context())
+    (incident_id,) = world.store.rows
+    world.store.rows[incident_id] = "damaged"
+    batch = sample("quiet_timer")
+    (first,) = batch["Records"]
+    body = json.loads(first["body"]) | {"incident_ids": [incident_id]}
+    batch["Records"].append(first | {"messageId": "damaged", "body": json.dumps(body)})
+    assert returned(handler(batch, Context())) == ["damaged"]
 
 
 def test_a_timer_of_an_incident_that_is_gone_is_done_with(world: World) -> None:

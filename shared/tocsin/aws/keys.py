@@ -207,11 +207,12 @@ def outbox_partition(project: str, yyyymmddhhmm: str, shard: int) -> str:
 
 
 def outbox(project: str, due_ms: int, row_id: str) -> Key:
-    return Key(outbox_partition(project, minute(due_ms), outbox_shard(row_id)), f"{due_ms:015d}#{row_id}")
+    return Key(outbox_partition(project, minute(due_ms), outbox_shard(due_ms)), f"{due_ms:015d}#{row_id}")
 
 
-def outbox_shard(row_id: str) -> int:
-    return int.from_bytes(row_id.encode("utf-8")[-4:], "big") % OUTBOX_SHARDS
+def outbox_shard(due_ms: int) -> int:
+    """Rows due at the same moment, such as those of one transaction, share a partition and its directory row."""
+    return due_ms % OUTBOX_SHARDS
 
 
 def evidence_partition(project: str, yyyymmdd: str) -> str:

@@ -58,7 +58,7 @@ def outbox_writes(table: Table, rows: Sequence[OutboxRow], now: int) -> list[Wri
         if evidence:
             content["written"], directory = now, keys.evidence_due(now, row.project, row.due)
         else:
-            directory = keys.due(keys.minute(row.due), row.project, keys.outbox_shard(row.row_id))
+            directory = keys.due(keys.minute(row.due), row.project, keys.outbox_shard(row.due))
         writes.append(table.put_write(outbox_key(row), content | {"row_id": row.row_id}))
         directories[directory] = max(life_s, directories.get(directory, 0))
     writes += [table.put_write(key, {"exp": life_s}) for key, life_s in sorted(directories.items())]

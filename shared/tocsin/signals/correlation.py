@@ -45,6 +45,7 @@ from tocsin.signals.incidents import (
     resolve,
     spoken,
     summary,
+    timer_rows,
 )
 from tocsin.signals.series import ruling_time
 from tocsin.signals.topology import Topology
@@ -522,7 +523,7 @@ class _Engine:
             + len(self._member_rows)
             + len(self._commits)
             + self.change.announced()
-            + len(effects.timers)
+            + timer_rows(effects.timers)
             + sum(map(len, effects.overflow.values()))
         )
 

@@ -15,7 +15,7 @@ from tocsin.kernel import clock
 from tocsin.kernel.errors import Refusal, Retry
 from tocsin.kernel.ids import derived_id
 from tocsin.signals import correlation
-from tocsin.signals.incidents import Effects, Signal, View
+from tocsin.signals.incidents import TIMER_INCIDENTS, Effects, Signal, View
 from tocsin.signals.ports import Cursor, Event, HeadMoved, IncidentStore, Ledger, Outbox, OutboxRow, TopologyReader
 from tocsin.signals.topology import Topology
 
@@ -162,16 +162,36 @@ class CorrelateWorker:
         text = f"stored, but not correlated: {type(reason).__name__}"
         self._ledger.refuse(project, event_id, b"", self._now(), text)
 
-    def quiet(self, project: str, incident_id: str) -> None:
-        """A quiet timer fell due: resolve the incident if nothing fired since, otherwise set the timer again."""
+    def quiet(self, project: str, incident_ids: Collection[str], remaining_ms: Callable[[], int]) -> dict[str, str]:
+        """Quiet timers fell due: resolve the incidents in which nothing fired since, set the timers of others again.
 
+        Returns the incidents for which that failed, and why: their timers have to come back.
+        """
+        failed: dict[str, str] = {}
+        waiting = sorted(set(incident_ids))
+        for start in range(0, len(waiting), TIMER_INCIDENTS):
+            some = waiting[start : start + TIMER_INCIDENTS]
+            if remaining_ms() < MIN_REMAINING_MS:
+                failed |= dict.fromkeys(some, "no time")
+            else:
+                failed |= self._quiet(project, some)
+        return failed
+
+    def _quiet(self, project: str, incident_ids: Sequence[str]) -> dict[str, str]:
         def change(view: View) -> Effects:
-            incident = view.incidents.get(incident_id)
-            if incident is None:
-                return Effects()
-            return correlation.quiet(incident, now=self._now(), policy=self._policy)
+            found = [view.incidents[one] for one in incident_ids if one in view.incidents]
+            return correlation.quiet(found, now=self._now(), policy=self._policy)
 
-        self._change(project, [incident_id], change)
+        try:
+            self._change(project, incident_ids, change)
+        except Retry as busy:
+            return dict.fromkeys(incident_ids, busy.reason)
+        except Exception as defect:
+            if len(incident_ids) == 1:
+                return {incident_ids[0]: type(defect).__name__}
+            # One of them may be damaged: the others must not share its fate.
+            return {one: why for each in incident_ids for one, why in self._quiet(project, [each]).items()}
+        return {}
 
     def operate(
         self,
@@ -241,14 +261,12 @@ class CorrelateWorker:
             )
             for transition in effects.transitions
         ]
-        rows += [
-            OutboxRow(
-                project,
-                derived_id("out", due, project, incident_id, "quiet"),
-                "timer",
-                due,
-                {"timer": "quiet", "project": project, "incident_id": incident_id},
-            )
-            for incident_id, due in effects.timers
-        ]
+        together: dict[int, list[str]] = {}
+        for incident_id, due in effects.timers:
+            together.setdefault(due, []).append(incident_id)
+        for due, waiting in together.items():
+            for start in range(0, len(waiting), TIMER_INCIDENTS):
+                some = waiting[start : start + TIMER_INCIDENTS]
+                payload = {"timer": "quiet", "project": project, "incident_ids": some}
+                rows.append(OutboxRow(project, derived_id("out", due, project, *some, "quiet"), "timer", due, payload))
         return rows

@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal
@@ -32,6 +33,8 @@ TIERS: Final = ("info", "low", "medium", "high", "critical")
 VERDICTS: Final = ("useful", "noise", "duplicate")
 UNKNOWN_SEVERITY: Final = 99
 MAX_TEXT: Final = 2_000
+#: Incidents whose quiet check may share a row and, later, a message and a transaction.
+TIMER_INCIDENTS: Final = 20
 #: Tag keys and values per key that an incident remembers, for filters and routing.
 MAX_TAG_KEYS: Final = 20
 MAX_TAG_VALUES: Final = 8
@@ -248,8 +251,9 @@ class Effects:
     """What a change makes true, to be written in one transaction.
 
     `incidents` and `index` are new values of changed rows; `members` and `assignments` say which events
-    joined which incident (and `reasons` why); `timers` are quiet checks (incident, due ms); `overflow` holds
-    timeline entries that no longer fit their row. `consumed` counts the signals dealt with.
+    joined which incident (and `reasons` why); `timers` are quiet checks (incident, due ms), of which those due
+    together share a row; `overflow` holds timeline entries that no longer fit their row. `consumed` counts the
+    signals dealt with.
     """
 
     consumed: int = 0
@@ -273,9 +277,14 @@ class Effects:
             + len({(name, n) for name, members in self.members.items() for n, _ in members})
             + len({n for n, _ in self.assignments})
             + len(self.transitions)
-            + len(self.timers)
+            + timer_rows(self.timers)
             + sum(map(len, self.overflow.values()))
         )
+
+
+def timer_rows(timers: Iterable[tuple[str, int]]) -> int:
+    """Rows that quiet checks take."""
+    return sum(-(-count // TIMER_INCIDENTS) for count in Counter(due for _, due in timers).values())
 
 
 def incident_ids(index_row: Iterable[str]) -> list[str]:
@@ -679,23 +688,24 @@ def summary(incident: Incident) -> dict[str, Any]:
 # --- what time and people do --------------------------------------------------------------------------------
 
 
-def quiet(incident: Incident, *, now: int, policy: Policy = DEFAULT_POLICY) -> Effects:
-    """The quiet timer fell due: resolve an incident in which nothing fired for Policy.quiet, or set the timer
-    again.
+def quiet(incidents: Iterable[Incident], *, now: int, policy: Policy = DEFAULT_POLICY) -> Effects:
+    """Quiet timers fell due: resolve the incidents in which nothing fired for Policy.quiet, and set the timers of the
+    others again.
     """
-    if incident.status not in ("open", "acknowledged"):
-        return Effects()
     change = Change(View(), policy, now)
-    due = incident.seen + policy.quiet
-    held = change.own(incident)
-    if now < due:
-        due = max(due, now + clock.SECOND)  # never the row that is being sent: it is deleted right after
-        held.version -= 1  # a timer is no change that a reader's version should trip over
-        held.timer_due = due
-        change.effects.timers.append((held.id, due))
-        return change.effects
-    held.timer_due = None
-    change.resolve(held, due, "quiet", text=f"nothing fired for {spoken(policy.quiet)}")
+    for incident in incidents:
+        if incident.status not in ("open", "acknowledged"):
+            continue
+        due = incident.seen + policy.quiet
+        held = change.own(incident)
+        if now < due:
+            due = max(due, now + clock.SECOND)  # never the row that is being sent: it is deleted right after
+            held.version -= 1  # a timer is no change that a reader's version should trip over
+            held.timer_due = due
+            change.effects.timers.append((held.id, due))
+        else:
+            held.timer_due = None
+            change.resolve(held, due, "quiet", text=f"nothing fired for {spoken(policy.quiet)}")
     return change.finish(Topology.empty())
 
 

@@ -179,7 +179,7 @@ def test_opening_announces_a_fact_and_sets_a_quiet_timer() -> None:
 
 def test_a_quiet_timer_resolves_a_quiet_incident_with_its_reason() -> None:
     ledger, store, _, incident_id = opened()
-    worker(ledger, store, now=START_MS + 61 * clock.MINUTE).quiet("demo", incident_id)
+    worker(ledger, store, now=START_MS + 61 * clock.MINUTE).quiet("demo", [incident_id], plenty)
     incident = store.get("demo", incident_id)
     assert incident is not None
     assert (incident.status, incident.resolution) == ("resolved", "quiet")
@@ -188,9 +188,62 @@ def test_a_quiet_timer_resolves_a_quiet_incident_with_its_reason() -> None:
 
 def test_a_quiet_timer_that_is_early_is_set_again() -> None:
     ledger, store, _, incident_id = opened()
-    worker(ledger, store, now=START_MS + 30 * clock.MINUTE).quiet("demo", incident_id)
+    worker(ledger, store, now=START_MS + 30 * clock.MINUTE).quiet("demo", [incident_id], plenty)
     assert store.get("demo", incident_id).status == "open"
     assert store.outbox[-1].kind == "timer"
+
+
+def outages(count: int) -> tuple[MemoryLedger, MemoryIncidentStore]:
+    """So many incidents, opened by as many services that have nothing to do with each other, in one commit."""
+    fired = [
+        stored_event(f"e{i}", at=START_MS, entity={"type": "service", "id": f"lone{i}"}, tags={"service": f"lone{i}"})
+        | {"ruling_ms": START_MS, "score": 0.9, "tier": "critical", "fingerprint": f"fp1_{i}", "dedup_key": f"k{i}"}
+        for i in range(count)
+    ]
+    ledger = logged([fired])
+    store = MemoryIncidentStore()
+    worker(ledger, store).catch_up("demo", plenty)
+    assert len(store.rows) == count
+    return ledger, store
+
+
+def test_timers_that_are_due_together_share_a_row_and_a_transaction() -> None:
+    ledger, store = outages(6)
+    (timer,) = [row for row in store.outbox if row.kind == "timer"]
+    assert sorted(timer.payload["incident_ids"]) == sorted(store.rows)
+    saves: list[str] = []
+    store.hook = saves.append
+    late = worker(ledger, store, now=START_MS + 61 * clock.MINUTE)
+    assert late.quiet("demo", timer.payload["incident_ids"], plenty) == {}
+    assert saves.count("save") == 1
+    assert {store.get("demo", one).status for one in store.rows} == {"resolved"}
+    assert late.quiet("demo", list(store.rows), plenty) == {}, "a repeated timer finds nothing to do"
+    assert saves.count("save") == 1
+
+
+def test_a_damaged_incident_fails_alone_when_timers_are_due() -> None:
+    ledger, store = outages(4)
+    damaged, *others = sorted(store.rows)
+    text = store.rows[damaged]
+    store.rows[damaged] = "not JSON"
+    late = worker(ledger, store, now=START_MS + 61 * clock.MINUTE)
+    assert late.quiet("demo", [damaged, *others], plenty) == {damaged: "JSONDecodeError"}
+    assert {store.get("demo", one).status for one in others} == {"resolved"}
+    store.rows[damaged] = text
+    assert late.quiet("demo", [damaged], plenty) == {}
+    assert store.get("demo", damaged).status == "resolved"
+
+
+def test_timers_come_back_when_there_is_no_time_or_the_store_is_away() -> None:
+    ledger, store = outages(3)
+    late = worker(ledger, store, now=START_MS + 61 * clock.MINUTE)
+    assert late.quiet("demo", store.rows, lambda: 100) == dict.fromkeys(store.rows, "no time")
+
+    def away(step: str) -> None:
+        raise Retry("away")
+
+    store.hook = away
+    assert late.quiet("demo", store.rows, plenty) == dict.fromkeys(store.rows, "away")
 
 
 def test_an_operation_is_refused_for_a_stale_version_and_an_unknown_incident() -> None:

@@ -108,19 +108,29 @@ def test_a_copy_shares_nothing_that_changes() -> None:
 def test_quiet_resolves_or_waits_for_longer() -> None:
     incident = make()
     assert incident.timer_due == T0 + HOUR
-    assert only(incidents.quiet(incident, now=T0 + HOUR)).status == "resolved"
+    assert only(incidents.quiet([incident], now=T0 + HOUR)).status == "resolved"
     incident.seen = T0 + 10 * MINUTE
-    later = incidents.quiet(incident, now=T0 + HOUR)
+    later = incidents.quiet([incident], now=T0 + HOUR)
     assert later.timers == [(incident.id, T0 + HOUR + 10 * MINUTE)]
     assert not later.transitions
     assert only(later).version == incident.version
-    final = incidents.quiet(only(later), now=T0 + HOUR + 10 * MINUTE)
+    final = incidents.quiet([only(later)], now=T0 + HOUR + 10 * MINUTE)
     assert [t.kind for t in final.transitions] == ["resolved"]
     assert final.transitions[0].summary["resolution"] == "quiet"
     assert not final.timers
-    again = incidents.quiet(only(final), now=T0 + 9 * HOUR)
+    again = incidents.quiet([only(final)], now=T0 + 9 * HOUR)
     assert not again.incidents
     assert not again.timers
+
+
+def test_quiet_looks_at_many_at_once() -> None:
+    silent, loud, closed = make(), make(), make()
+    loud.id, loud.seen = "inc_loud", T0 + MINUTE
+    closed.id, closed.status = "inc_closed", "resolved"
+    effects = incidents.quiet([silent, loud, closed], now=T0 + HOUR)
+    assert [(t.incident_id, t.kind) for t in effects.transitions] == [(silent.id, "resolved")]
+    assert effects.timers == [("inc_loud", T0 + HOUR + MINUTE)]
+    assert set(effects.incidents) == {silent.id, "inc_loud"}
 
 
 def test_acknowledge_once() -> None:
@@ -140,7 +150,7 @@ def test_resolve_reopen_and_watch_again() -> None:
     effects = incidents.reopen(closed, by="bo", now=T0 + 3 * HOUR)
     assert only(effects).status == "open"
     assert effects.timers == [(closed.id, T0 + 4 * HOUR)]
-    assert not incidents.quiet(only(effects), now=T0 + 3 * HOUR + 1).transitions, "it was just reopened"
+    assert not incidents.quiet([only(effects)], now=T0 + 3 * HOUR + 1).transitions, "it was just reopened"
     assert not incidents.reopen(only(effects), by="bo", now=T0).incidents
     assert not incidents.resolve(closed, by="ana", now=T0).incidents
 
