@@ -65,8 +65,8 @@ class DynamoIncidentReader:
         where: dict[Member, Any] = {}
         following: Any = None
         while which < len(names) and following is None:
-            rows = self._store.member_rows(project, names[which], low, MAX_SEGMENTS)
-            for sort_key, members in rows:
+            lists, complete = self._store.member_lists(project, names[which], low, MAX_SEGMENTS)
+            for sort_key, members in lists:
                 for offset in range(skip, len(members)):
                     numbers = {n for n, _ in places} | {members[offset][0]}
                     if len(places) == limit or len(numbers) > MAX_SEGMENTS:
@@ -78,10 +78,10 @@ class DynamoIncidentReader:
                 if following:
                     break
             else:
-                if len(rows) == MAX_SEGMENTS:
-                    following = [which, rows[-1][0] + "~", 0]
-                else:
+                if complete:
                     which, low = which + 1, None
+                else:
+                    following = [which, lists[-1][0] + "~", 0]
         events: list[Json] = []
         room = MAX_PAGE_BYTES
         for place, event in self.own(project, incident_id, places):
@@ -120,7 +120,7 @@ class DynamoIncidentReader:
         """Every place that ever joined the incident or one it absorbed, up to `most` and one more."""
         places: list[Member] = []
         for name in (incident.id, *incident.absorbed):
-            for _, members in self._store.member_rows(project, name):
+            for _, members in self._store.member_lists(project, name)[0]:
                 places += members
                 if len(places) > most:
                     return places

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from tocsin.aws import keys
+from tocsin.aws.keys import Key
 from tocsin.aws.outbox import outbox_writes
 from tocsin.aws.table import ConditionFailed, Row, Table, Write
 from tocsin.kernel import clock
@@ -21,8 +22,15 @@ _MERGE_HOPS: Final = 64
 _OPEN_DAYS: Final = 7
 _MOST_OPEN: Final = 500
 
+#: Sorts before every member row.
+_FIRST_PLACE: Final = "0"
+
 #: Place of an event in the log: (commit number, index).
 Member = tuple[int, int]
+
+
+def _members(row: Row) -> list[Member]:
+    return [(n, i) for n, i in unpack(row["z"])]
 
 
 def _incident(row: Row) -> Incident:
@@ -101,12 +109,12 @@ class DynamoIncidentStore:
         for incident_id, members in effects.members.items():
             row = {"z": pack(members), "count": len(members), "exp": expiry}
             yield put(keys.member(project, incident_id, version), row)
-        by_commit: dict[int, dict[str, tuple[str, str]]] = {}
+        together: dict[Key, dict[int, dict[int, tuple[str, str]]]] = {}
         for (n, i), incident_id in effects.assignments.items():
-            by_commit.setdefault(n, {})[str(i)] = (incident_id, effects.reasons.get((n, i), ""))
-        for n, assigned in by_commit.items():
-            packed = pack(assigned)
-            yield put(keys.assignment(project, n, version), {"z": packed, "exp": expiry})
+            assigned = together.setdefault(keys.assignment(project, n, version), {})
+            assigned.setdefault(n, {})[i] = (incident_id, effects.reasons.get((n, i), ""))
+        for key, assigned in together.items():
+            yield put(key, {"z": pack(assigned), "exp": expiry})
         for incident_id, entries in effects.overflow.items():
             for entry in entries:
                 key = keys.timeline(project, incident_id, entry["pos"])
@@ -120,22 +128,34 @@ class DynamoIncidentStore:
         for n in numbers:
             by_bucket.setdefault(n // keys.LOG_BUCKET, set()).add(n)
         for group in by_bucket.values():
-            low, high = f"{min(group):012d}", f"{max(group):012d}#~"
-            pk = keys.assignment_partition(project, min(group))
-            for row in self._table.query(pk, low=low, high=high):
-                n = int(row["sk"].partition("#")[0])
-                if n in group:
-                    for i, (incident_id, reason) in unpack(row["z"]).items():
-                        found[n, int(i)] = (incident_id, reason)
+            low, high = keys.assignment_group(min(group)), f"{keys.assignment_group(max(group))}#~"
+            for row in self._table.query(keys.assignment_partition(project, min(group)), low=low, high=high):
+                for n, assigned in unpack(row["z"]).items():
+                    if int(n) in group:
+                        for i, (incident_id, reason) in assigned.items():
+                            found[int(n), int(i)] = (incident_id, reason)
         incidents = self.view(project, (), {incident_id for incident_id, _ in found.values()}).incidents
         return {place: (_survivor(one, incidents), reason) for place, (one, reason) in found.items()}
 
-    def member_rows(
+    def member_lists(
         self, project: str, incident_id: str, low: str | None = None, limit: int | None = None
-    ) -> list[tuple[str, list[Member]]]:
-        """Events that joined an incident, in that order, from `low` on: (sort key, [(commit number, index), …])."""
-        rows = self._table.query(keys.member_partition(project, incident_id), low=low, limit=limit)
-        return [(row["sk"], [(n, i) for n, i in unpack(row["z"])]) for row in rows]
+    ) -> tuple[list[tuple[str, list[Member]]], bool]:
+        """Events that joined an incident, in that order, from place `low` on: lists of (commit number, index), each
+        with its place, and whether these are all. At most `limit` lists, and the one in the incident's own row.
+
+        Members move from there to a row of their own, of the same place and order: a place stays good.
+        """
+        row = self._table.get(
+            keys.incident(project, incident_id)
+        )  # first: what moves in between is seen twice, not never
+        rows = list(self._table.query(keys.member_partition(project, incident_id), low=low, limit=limit))
+        lists = [(one["sk"], _members(one)) for one in rows]
+        if len(lists) == limit:
+            return lists, False
+        recent = _incident(row).recent if row else []
+        if recent and not any(recent[0] in members for _, members in lists):
+            lists.append((f"{lists[-1][0]}~" if lists else low or _FIRST_PLACE, recent))
+        return lists, True
 
     def listed(self, project: str, yyyymmdd: str, before: str | None = None) -> Iterator[Incident]:
         """Incidents whose id is of one day, newest first, strictly before id `before` when given."""

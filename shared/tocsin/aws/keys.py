@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from tocsin.kernel import clock
 from tocsin.kernel.ids import base32_digest, id_time_ms
+from tocsin.signals.ports import ASSIGNED_COMMITS
 
 #: Partitions that belong to the deployment, not to a project, and why.
 GLOBAL: Final[Mapping[str, str]] = {
@@ -76,8 +77,13 @@ def log_row(project: str, n: int) -> Key:
 
 
 def assignment(project: str, n: int, version: int) -> Key:
-    """Which incidents events of commit n went to in the change `version`; later versions overrule earlier ones."""
-    return Key(assignment_partition(project, n), f"{n:012d}#{version:012d}")
+    """Which incidents events of commit n and its neighbours went to in the change `version`; later ones overrule."""
+    return Key(assignment_partition(project, n), f"{assignment_group(n)}#{version:012d}")
+
+
+def assignment_group(n: int) -> str:
+    """Commits whose assignments share a row, as the beginning of its sort key."""
+    return f"{n // ASSIGNED_COMMITS:011d}"
 
 
 def assignment_partition(project: str, n: int) -> str:
@@ -115,7 +121,7 @@ def member_partition(project: str, incident_id: str) -> str:
 
 
 def member(project: str, incident_id: str, version: int) -> Key:
-    """Events that joined an incident in the change `version`."""
+    """Members of an incident that no longer fitted its row in the change `version`."""
     return Key(member_partition(project, incident_id), f"{version:012d}")
 
 

@@ -23,6 +23,7 @@ from tocsin.kernel.ids import base32_digest
 from tocsin.signals.calibration import tier
 from tocsin.signals.incidents import (
     DEFAULT_POLICY,
+    MAX_RECENT,
     Change,
     Effects,
     Incident,
@@ -47,6 +48,7 @@ from tocsin.signals.incidents import (
     summary,
     timer_rows,
 )
+from tocsin.signals.ports import ASSIGNED_COMMITS
 from tocsin.signals.series import ruling_time
 from tocsin.signals.topology import Topology
 
@@ -280,8 +282,8 @@ class _Engine:
         self.change = Change(view, policy, now)
         self.project, self.topology, self.policy = project, topology, policy
         self._rows = 0  # upper bound of Effects.items() so far
-        self._member_rows: set[tuple[str, int]] = set()
-        self._commits: set[int] = set()
+        self._full: set[str] = set()  # incidents whose members will leave for a row of their own
+        self._assigned: set[int] = set()
 
     def take(self, signal: Signal, max_items: int) -> bool:
         """Deal with one signal; False if it has to wait for the next transaction."""
@@ -453,8 +455,9 @@ class _Engine:
             mark = f"?{signal.n}.{signal.i}@{signal.at}:{signal.status}"
             self._write(token, [*incident_ids(self._row(token)), mark, *marks[: _MAX_EARLY - 1]])
             return True
-        self._apply(self.change.own(holder), signal.dedup_key, signal.status, signal.at, signal.source)
-        self._member(holder, signal.n, signal.i, f"the alert is {signal.status}")
+        held = self.change.own(holder)
+        self._apply(held, signal.dedup_key, signal.status, signal.at, signal.source)
+        self._member(held, signal.n, signal.i, f"the alert is {signal.status}")
         return True
 
     def _holder(self, signal: Signal) -> Incident | None:
@@ -509,19 +512,20 @@ class _Engine:
 
     def _member(self, incident: Incident, n: int, i: int, reason: str) -> None:
         effects = self.change.effects
-        effects.members.setdefault(incident.id, []).append((n, i))
+        incident.recent.append((n, i))
+        if len(incident.recent) > MAX_RECENT:
+            self._full.add(incident.id)
         effects.assignments[n, i] = incident.id
         effects.reasons[n, i] = reason
-        self._member_rows.add((incident.id, n))
-        self._commits.add(n)
+        self._assigned.add(n // ASSIGNED_COMMITS)
 
     def _spent(self) -> int:
         effects = self.change.effects
         return (
             len(effects.incidents)
             + len(effects.index)
-            + len(self._member_rows)
-            + len(self._commits)
+            + len(self._full)
+            + len(self._assigned)
             + self.change.announced()
             + timer_rows(effects.timers)
             + sum(map(len, effects.overflow.values()))

@@ -22,6 +22,7 @@ from typing import Any, Final, Literal
 from tocsin.kernel import clock
 from tocsin.kernel.errors import Detail, Refusal
 from tocsin.kernel.ids import derived_id
+from tocsin.signals.ports import ASSIGNED_COMMITS
 from tocsin.signals.topology import Topology
 
 Status = Literal["open", "acknowledged", "resolved", "merged"]
@@ -33,6 +34,8 @@ TIERS: Final = ("info", "low", "medium", "high", "critical")
 VERDICTS: Final = ("useful", "noise", "duplicate")
 UNKNOWN_SEVERITY: Final = 99
 MAX_TEXT: Final = 2_000
+#: Members an incident's own row lists before they leave together for a row of theirs.
+MAX_RECENT: Final = 32
 #: Incidents whose quiet check may share a row and, later, a message and a transaction.
 TIMER_INCIDENTS: Final = 20
 #: Tag keys and values per key that an incident remembers, for filters and routing.
@@ -128,9 +131,10 @@ class Incident:
     `tokens` maps own tokens to covered intervals (start, end, start, end, …). `keys` maps the short hash of
     each dedup key to [last fired, last resolved (0: never), first fired]. `services` maps a service to [first
     fired, events]. `tags` holds values seen per tag key (the first few). `trace_id` is of the last firing
-    signal. `absorbed` lists incidents merged into this one: their members are this one's. `moved`
-    lists members a person split off, as [n, i, incident they went to]: whoever lists the members leaves them
-    out. `apart` lists incidents that are never joined with this one automatically.
+    signal. `recent` lists the newest members, those that are in no member row yet. `absorbed` lists incidents
+    merged into this one: their members are this one's. `moved` lists members a person split off, as
+    [n, i, incident they went to]: whoever lists the members leaves them out. `apart` lists incidents that are
+    never joined with this one automatically.
     """
 
     id: str
@@ -168,6 +172,7 @@ class Incident:
     absorbed: list[str] = field(default_factory=list)
     apart: list[str] = field(default_factory=list)
     moved: list[list[Any]] = field(default_factory=list)
+    recent: list[Member] = field(default_factory=list)
     timer_due: int | None = None
     trace_id: str = ""
 
@@ -188,6 +193,7 @@ class Incident:
             absorbed=list(self.absorbed),
             apart=list(self.apart),
             moved=list(self.moved),
+            recent=list(self.recent),
         )
 
     @property
@@ -228,6 +234,7 @@ class Incident:
         }
         score, at, event = values.get("title_rank", (-1.0, 0, ""))
         values["title_rank"] = (float(score), int(at), str(event))
+        values["recent"] = [(n, i) for n, i in values.get("recent", ())]
         for name in ("last", "seen", "opened_at", "updated_at"):
             values.setdefault(name, 0)
         return cls(**values)
@@ -250,10 +257,10 @@ class View:
 class Effects:
     """What a change makes true, to be written in one transaction.
 
-    `incidents` and `index` are new values of changed rows; `members` and `assignments` say which events
-    joined which incident (and `reasons` why); `timers` are quiet checks (incident, due ms), of which those due
-    together share a row; `overflow` holds timeline entries that no longer fit their row. `consumed` counts the
-    signals dealt with.
+    `incidents` and `index` are new values of changed rows; `assignments` say which events joined which incident
+    (and `reasons` why), `members` which of an incident's members no longer fit its row; `timers` are quiet checks
+    (incident, due ms), of which those due together share a row; `overflow` holds timeline entries that no longer
+    fit their row. `consumed` counts the signals dealt with.
     """
 
     consumed: int = 0
@@ -269,13 +276,13 @@ class Effects:
     def items(self) -> int:
         """Rows that writing this takes: what must fit one transaction beside the cursor.
 
-        Member rows are one per incident and commit, assignment rows one per commit.
+        Member rows are one per incident, assignment rows one per ASSIGNED_COMMITS commits.
         """
         return (
             len(self.incidents)
             + len(self.index)
-            + len({(name, n) for name, members in self.members.items() for n, _ in members})
-            + len({n for n, _ in self.assignments})
+            + len(self.members)
+            + len({n // ASSIGNED_COMMITS for n, _ in self.assignments})
             + len(self.transitions)
             + timer_rows(self.timers)
             + sum(map(len, self.overflow.values()))
@@ -493,6 +500,8 @@ class Change:
         """Bound the changed incidents, find their roots, and number what has to be announced."""
         for incident in self.effects.incidents.values():
             _bound(incident, self.policy)
+            if len(incident.recent) > MAX_RECENT:
+                self.effects.members[incident.id], incident.recent = incident.recent, []
             if incident.id in self._grown and incident.merged_into is None:
                 incident.root = root_hint(incident, topology)
         untold = self._opened & self._merged  # nobody has heard of them

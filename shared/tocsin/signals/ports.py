@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # the score function never loads correlation
 Event = dict[str, Any]
 #: Unpacked size of the commits read at a time; a worker's memory holds several times this as objects.
 MAX_READ_BYTES: Final = 24 * 1024 * 1024
+#: Commits whose assignments to incidents are recorded together.
+ASSIGNED_COMMITS: Final = 10
 CommitStatus = Literal["committed", "dead", "absent"]
 
 

@@ -17,6 +17,7 @@ from tocsin.kernel.clock import HOUR, MINUTE, SECOND, rfc3339
 from tocsin.kernel.errors import Refusal
 from tocsin.signals import correlation
 from tocsin.signals.correlation import Effects, Incident, Policy, Signal, View
+from tocsin.signals.incidents import MAX_RECENT
 from tocsin.signals.topology import HUB_DEPENDENTS, Topology
 
 T0 = 1_767_225_600_000
@@ -73,6 +74,10 @@ class Table:
         self.timers += effects.timers
         for name, entries in effects.overflow.items():
             self.overflow.setdefault(name, []).extend(entries)
+
+    def members_of(self, name: str) -> list[tuple[int, int]]:
+        """Members of an incident by this name: those that left its row, then those in it."""
+        return self.members.get(name, []) + self.get(name).recent
 
     def take(self, signals: Sequence[Signal], now: int = T0, max_items: int = 80) -> None:
         rounds = 0
@@ -223,7 +228,8 @@ def test_incidents_are_the_components_in_any_order_and_any_batches(
             assert incident.last == max(s.at for s in members)
             assert incident.score == max(s.score for s in members)
             assert len(incident.entities) == len({s.entity for s in members})
-            assert sum(len(table.members.get(name, [])) for name in incident.names) == len(members)
+            held = [place for name in incident.names for place in table.members_of(name)]
+            assert sorted(held) == sorted((s.n, s.i) for s in members)
 
 
 @settings(max_examples=60, deadline=None)
@@ -635,3 +641,14 @@ def test_signal_of_an_event() -> None:
 def test_wrong_clocks_are_flagged_and_received_at_rules(occurred: int, flags: tuple[str, ...]) -> None:
     made = correlation.signal_of(_event(occurred, T0), 1, 0, SHOP)
     assert (made.at, made.flags) == (T0, flags)
+
+
+def test_members_stay_in_their_incidents_row_until_they_are_many() -> None:
+    table = Table()
+    fired = [signal(number, "web", number) for number in range(2 * MAX_RECENT + 5)]
+    for one in fired:
+        table.take([one])
+    (incident,) = table.alive()
+    assert len(incident.recent) == 2 * MAX_RECENT + 5 - 2 * (MAX_RECENT + 1)
+    assert len(table.members[incident.id]) == 2 * (MAX_RECENT + 1)
+    assert table.members_of(incident.id) == [(one.n, one.i) for one in fired], "in the order in which they joined"
