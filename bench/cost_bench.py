@@ -31,12 +31,15 @@ from bench import report, stack, workload
 from bench.capacity import item_size, read_units, write_units
 
 #: Messages (requests) of one score invocation: BatchSize of the template.
-MESSAGES = 10
+MESSAGES = 100
+#: Timers of one correlate invocation: BatchSize of the template.
+TIMERS = 100
 #: Requests sent per run by events per request.
-REQUESTS = {1: 600, 25: 200, 100: 100}
-#: Other sizes of batches that are priced: events per request, messages per score invocation, commits per correlate
-#: invocation.
-BATCHES = ((1, 1, 1), (1, 3, 1), (1, 10, 5), (1, 100, 1), (25, 3, 1), (25, 10, 5), (100, 1, 1), (100, 10, 5))
+REQUESTS = {1: 600, 25: 300, 100: 200}
+#: Other sizes of batches that are priced: events per request, messages per score invocation, score invocations per
+#: correlate invocation.
+BATCHES = ((1, 1, 1), (1, 3, 1), (1, 10, 1), (1, 10, 5), (1, 30, 1), (25, 3, 1), (25, 10, 1), (25, 30, 1), (100, 1, 1),
+           (100, 10, 1), (100, 30, 1))  # fmt: skip
 TARGETS = {"url": {1: 2.5, 25: 0.80, 100: 0.75}, "rest": {1: 6.0, 25: 0.95, 100: 0.80}}
 TERMS = (
     "API requests",
@@ -309,8 +312,8 @@ class Pipeline:
                     timers = self.meter.sent.pop(self.queues["correlate"], [])
                     if not timers:
                         break
-                    for start in range(0, len(timers), 10):
-                        self.queue("correlate", timers[start : start + 10], "timers")
+                    for start in range(0, len(timers), TIMERS):
+                        self.queue("correlate", timers[start : start + TIMERS], "timers")
                     self.drain_facts("timers")
         finally:
             time.time_ns = real
@@ -326,20 +329,21 @@ class Result:
     parts: dict[str, float]
     modelled: dict[str, float]
     write_units: dict[str, float]
+    read_units: dict[str, float]
     storage: float
 
     def total(self, front: str) -> float:
         return sum(self.terms[front].values())
 
 
-def scenario(pipeline: Pipeline, per_request: int, messages: int, requests: int, commits_per_wake: int = 1) -> Result:
+def scenario(pipeline: Pipeline, per_request: int, messages: int, requests: int, batches_per_wake: int = 1) -> Result:
     """Run `requests` requests through everything and price them. Half go by each front; correlate runs once per
-    `commits_per_wake` commits.
+    `batches_per_wake` invocations of score.
     """
     from tocsin.aws import ledger
 
     meter = pipeline.meter
-    _, key = stack.project(pipeline.table)
+    project, key = stack.project(pipeline.table)
     run = secrets.token_hex(3)
     source = workload.events(run)
 
@@ -349,22 +353,26 @@ def scenario(pipeline: Pipeline, per_request: int, messages: int, requests: int,
             pipeline.send("url" if number % 2 else "rest", data, key)
         pipeline.queue("score", meter.sent.pop(pipeline.queues["score"]))
 
-    batch()  # warm: imports, secrets, key cache, first commit
-    pipeline.drain_facts()
-    pipeline.resolve()
-    meter.bills, meter.stored_items, meter.stored_bytes, meter.stored_objects = {}, 0, 0, 0
-    commits = max(1, requests // messages)
-    every, ledger.FOLD_EVERY = ledger.FOLD_EVERY, commits  # type: ignore[misc]  # one fold of all; billed at the true rate below
+    batches = max(1, requests // messages)
+    every, ledger.FOLD_EVERY = ledger.FOLD_EVERY, batches * messages * per_request  # type: ignore[misc]
     try:
-        for number in range(1, commits + 1):
+        batch()  # warm: imports, secrets, key cache, first commit
+        pipeline.drain_facts()
+        pipeline.resolve()
+        meter.bills, meter.stored_items, meter.stored_bytes, meter.stored_objects = {}, 0, 0, 0
+        warm = pipeline.ledger.head(project).n
+        for number in range(1, batches + 1):
             batch()
-            if number % commits_per_wake == 0 or number == commits:
+            if number % batches_per_wake == 0 or number == batches:
                 pipeline.drain_facts()
+        head = pipeline.ledger.head(project)
+        pipeline.ledger._fold(project, head, time.time_ns() // 1_000_000)  # one of all; billed at the true rate below
         kept = (meter.stored_items, meter.stored_bytes, meter.stored_objects)
         pipeline.resolve()
     finally:
         ledger.FOLD_EVERY = every  # type: ignore[misc]
-    return _priced(meter, per_request * messages * commits, messages * commits, messages, commits / every, kept)
+    folds = (head.n - warm) / every
+    return _priced(meter, per_request * messages * batches, messages * batches, messages, folds, kept)
 
 
 def _priced(
@@ -404,6 +412,11 @@ def _priced(
             for call, units in bill.units.items()
             if units
         },
+        read_units={
+            part: bill.reads * weights[part] * (2 if part in fronts else 1) / events
+            for part, bill in meter.bills.items()
+            if bill.reads
+        },
         storage=gb_90_days * million,
     )
 
@@ -414,30 +427,39 @@ def run(messages: int = MESSAGES) -> dict[str, Any]:
     pipeline = Pipeline()
     try:
         results = {size: scenario(pipeline, size, messages, requests) for size, requests in REQUESTS.items()}
-        report.line(f"{messages} messages per score invocation, correlate runs per commit, one warm worker of each")
+        report.line(
+            f"{messages} messages per score invocation, each followed by one of correlate; one warm worker of each"
+        )
         for front, text in (("url", "Function URL"), ("rest", "REST API")):
             _print_front(text, TARGETS[front], results, front)
         _print_parts(results)
         runs = [(size, messages, 1, one) for size, one in results.items()]
         for size, together, wake in BATCHES:
-            requests = max(6 * together, 2 * together * wake, REQUESTS[size] // 4)
+            requests = max(3 * together, 2 * together * wake, REQUESTS[size] // 4)
             runs.append((size, together, wake, scenario(pipeline, size, together, requests, wake)))
     finally:
         pipeline.resources.close()
     report.line(
-        "by size of batches: AWS polls a queue with 5 pollers, so a window of 1 s at R requests/s gives about R/5"
+        "by size of batches: AWS polls a queue with 5 pollers, so a window of w s at R requests/s gives about R·w/5"
     )
-    report.line("messages per invocation, at most BatchSize = 10: 1 at 5/s, 3 at 15/s, 10 from 50/s on")
+    report.line(
+        "messages per invocation, at most BatchSize = 100: with w = 1, 10 at 50/s; 100 at 500/s, or at 25/s with w = 20"
+    )
     report.table(
-        ("events per request", "messages per score", "commits per correlate", "URL $", "REST $", "write units/event"),
+        ("events per request", "messages per score", "scores per correlate", "URL $", "REST $", "write units/event"),
         [
             (*sizes, f"{one.total('url'):.2f}", f"{one.total('rest'):.2f}", f"{sum(one.write_units.values()):.2f}")
             for *sizes, one in sorted(runs, key=lambda run: run[:3])
         ],
     )
     return {
-        str(size): {"url": one.terms["url"], "rest": one.terms["rest"], "write_units": one.write_units}
-        for size, one in results.items()
+        f"{size} per request, {together} messages, wake {wake}": {
+            "url": one.terms["url"],
+            "rest": one.terms["rest"],
+            "write_units": one.write_units,
+            "read_units": one.read_units,
+        }
+        for size, together, wake, one in runs
     }
 
 
@@ -469,6 +491,10 @@ def _print_parts(results: dict[int, Result]) -> None:
         ("write units per event", *(f"{n}/request" for n in results)),
         [(name, *(f"{one.write_units.get(name, 0.0):.4f}" for one in results.values())) for name in names]
         + [("all", *(f"{sum(one.write_units.values()):.3f}" for one in results.values()))],
+    )
+    report.table(
+        ("read units per event", *(f"{n}/request" for n in results)),
+        [(part, *(f"{one.read_units.get(part, 0.0):.4f}" for one in results.values())) for part in parts],
     )
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import boto3
 import pytest
 from moto import mock_aws
+from tests.support.events import stored_event
+from tests.support.pipeline_fakes import FixedTopology, MemoryLedger, MemoryOutbox
 
 from tocsin.aws import keys
 from tocsin.aws.incident_store import DynamoIncidentStore, Member
-from tocsin.aws.table import Table
+from tocsin.aws.table import MAX_TRANSACTION, Table, Write
 from tocsin.kernel.ids import derived_id
-from tocsin.signals.incidents import Effects, Incident
-from tocsin.signals.ports import Cursor
+from tocsin.signals.correlator import CorrelateWorker
+from tocsin.signals.incidents import Effects, Incident, Policy
+from tocsin.signals.ports import Commit, Cursor
 
 NOW = 1_790_000_000_000
 ID = derived_id("inc", NOW, "demo", "first")
@@ -139,3 +142,28 @@ def test_assignments_of_a_round_share_rows_and_later_ones_overrule(world: World)
 def test_the_key_of_assignments_holds_its_commit_in_order() -> None:
     assert keys.assignment("demo", 129, 3) == keys.assignment("demo", 120, 3)
     assert keys.assignment("demo", 130, 1).sk > keys.assignment("demo", 129, 9).sk
+
+
+def test_rounds_are_large_and_fit_a_transaction(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    fired = [
+        stored_event(f"e{i}", at=NOW, entity={"type": "service", "id": f"lone{i}"}, tags={"service": f"lone{i}"})
+        | {"ruling_ms": NOW, "score": 0.9, "tier": "critical", "fingerprint": f"fp1_{i}", "dedup_key": f"k{i}"}
+        for i in range(100)
+    ]
+    ledger = MemoryLedger()
+    for n in range(10):
+        part = fired[10 * n : 10 * n + 10]
+        ledger.commit("demo", Commit(f"cmt_{n}", ledger.head("demo"), NOW, "trace", part, {}, {}, {}))
+    sizes: list[int] = []
+    transact = world.table.transact
+
+    def counted(writes: Sequence[Write]) -> None:
+        sizes.append(len(writes))
+        transact(writes)
+
+    monkeypatch.setattr(world.table, "transact", counted)
+    worker = CorrelateWorker(ledger, world.store, MemoryOutbox(), FixedTopology(), policy=Policy(), now=lambda: NOW)
+    assert worker.catch_up("demo", lambda: 20_000) == 100
+    assert max(sizes) <= MAX_TRANSACTION
+    assert sorted(sizes)[len(sizes) // 2] > 80
+    assert len(world.store.assigned("demo", range(1, 11))) == 100

@@ -13,6 +13,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 from tocsin.aws import keys, segments
@@ -70,6 +71,7 @@ class _Warm:
         return len(self.hot) + len(self.full) + sum(map(len, self.buckets.values())) + len(self.singles)
 
 
+@lru_cache(maxsize=16_384)
 def facet(name: str, value: str) -> bytes:
     """Three bytes that stand for one filterable value in a log row's summary."""
     return hashlib.sha256(f"{name}={value}".encode()).digest()[:3]
