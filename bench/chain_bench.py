@@ -16,6 +16,7 @@ from typing import Any
 from bench import report, workload
 from bench.memory import MemoryDynamo
 from bench.stack import url_event
+from tests.support.keys import fixed_sealer
 
 from tocsin.access.principals import Principal
 from tocsin.aws import segments
@@ -34,6 +35,7 @@ from tocsin.signals.topology import Topology
 PROJECT = "prj_bench"
 TRACE = "0" * 32
 KEY = bytes(range(32))
+SEALER = fixed_sealer()
 
 Event = dict[str, Any]
 
@@ -55,7 +57,7 @@ class Chain:
         self.hot: dict[bytes, bytes] = {}
         self.full: dict[bytes, bytes] = {}
         self.table = MemoryDynamo()
-        self.store = DynamoIncidentStore(Table(self.table, "bench"), retention_days=90)
+        self.store = DynamoIncidentStore(Table(self.table, "bench"), SEALER, retention_days=90)
         self.policy = correlation.Policy()
         self.cursor = Cursor()
         self.opened = self.joined = 0
@@ -91,10 +93,11 @@ class Chain:
         return {"events": [event for event, _ in named], "digests": [digest for _, digest in named]}
 
     def seal(self, payload: dict[str, Any]) -> str:
-        return envelope.seal(Envelope("events", ids.new_id("env", clock.now_ms()), PROJECT, TRACE, 0, payload), KEY)
+        message = Envelope("events", ids.new_id("env", clock.now_ms()), PROJECT, TRACE, 0, payload)
+        return envelope.seal(message, KEY, SEALER)
 
     def open(self, message: str) -> list[Event]:
-        opened = envelope.open_sealed(message, KEY).payload["events"]
+        opened = envelope.open_sealed(message, KEY, SEALER).payload["events"]
         if not isinstance(opened, list):
             raise TypeError("a message holds a list of events")
         return opened
@@ -117,10 +120,10 @@ class Chain:
             facets |= facets_of(event)
             if len(facets) > MAX_FACETS:
                 break
-        return segments.encode(scored.hot, scored.full, scored.events)[0]
+        return SEALER.seal(PROJECT, segments.encode(scored.hot, scored.full, scored.events)[0], "segment")
 
     def unpack(self, segment: bytes) -> list[Event]:
-        return segments.decode_events(segment)
+        return segments.decode_events(SEALER.open(PROJECT, segment, "segment"))
 
     def correlate(self, batch: list[Event]) -> None:
         n = self.cursor.n

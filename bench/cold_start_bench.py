@@ -23,8 +23,11 @@ from typing import Any
 from bench import report, stack, workload
 from tools.local.home import SHARED
 
+from tocsin.aws.data_keys import KmsKeyRing
+from tocsin.aws.table import Table
 from tocsin.kernel import clock, envelope, ids
 from tocsin.kernel.envelope import Envelope
+from tocsin.kernel.sealing import Sealer
 from tocsin.signals import events
 
 QUEUE_FUNCTIONS = ("score", "correlate", "notify", "relay", "digest", "supervise")
@@ -66,6 +69,9 @@ class Cold:
             SecretId=stack.environment("score")["TOCSIN_SECRET_ENVELOPE"]
         )
         self._envelope_key = b64decode(secret["SecretString"])
+        deployed = stack.environment("score")
+        rows = Table(stack.client("dynamodb"), deployed["TOCSIN_DATA_KEYS"])
+        self._sealer = Sealer(KmsKeyRing(rows, lambda: stack.client("kms"), deployed["TOCSIN_MASTER_KEY"]))
         self._events = workload.events("cold")
         self._build = SHARED / "build" / "ministack" / "out"
 
@@ -116,7 +122,7 @@ class Cold:
         events.stamp(event, project=self._project, event_id=event_id, trace_id="0" * 32, received_at=now)
         payload = {"events": [event], "digests": [digest]}
         sealed = Envelope("events", ids.new_id("env", now), self._project, "0" * 32, now, payload)
-        return envelope.seal(sealed, self._envelope_key)
+        return envelope.seal(sealed, self._envelope_key, self._sealer)
 
     def _fact(self, now: int) -> dict[str, Any]:
         summary = {"title": "cold", "status": "open", "tier": "high", "score": 0.8, "severity_id": 4, "events": 1}

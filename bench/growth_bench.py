@@ -14,6 +14,7 @@ from typing import Any
 from bench import report
 from bench.memory import MemoryDynamo
 from bench.workload import workload
+from tests.support.keys import fixed_sealer
 
 from tocsin.aws.incident_store import DynamoIncidentStore
 from tocsin.aws.table import Table
@@ -25,6 +26,7 @@ from tocsin.signals.ports import Cursor
 from tocsin.signals.topology import Topology
 
 PROJECT = "prj_bench"
+SEALER = fixed_sealer()
 #: Incidents opened per round while the ground is laid.
 _OPENED_PER_ROUND = 25
 
@@ -34,7 +36,7 @@ class Worker:
 
     def __init__(self) -> None:
         self.table = MemoryDynamo()
-        self.store = DynamoIncidentStore(Table(self.table, "bench"), retention_days=90)
+        self.store = DynamoIncidentStore(Table(self.table, "bench"), SEALER, retention_days=90)
         self.topology, self.policy, self.cursor = Topology.empty(), correlation.Policy(), Cursor()
 
     def take(self, signals: list[Signal]) -> int:

@@ -16,6 +16,8 @@ class Settings:
     stage: str
     table: str = ""
     bucket: str = ""
+    data_keys: str = ""
+    master_key: str = ""
     bus: str = ""
     score_queue: str = ""
     correlate_queue: str = ""

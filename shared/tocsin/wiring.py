@@ -21,6 +21,7 @@ from tocsin.aws.table import Table
 from tocsin.entry import logger
 from tocsin.kernel import clock
 from tocsin.kernel.errors import Refusal, Retry
+from tocsin.kernel.sealing import Sealer
 from tocsin.settings import settings
 from tocsin.signals.ports import Message, Sealed
 
@@ -58,6 +59,14 @@ def bucket() -> Bucket:
     return Bucket(client("s3"), settings().require("bucket"))
 
 
+@lru_cache(maxsize=1)
+def sealer() -> Sealer:
+    from tocsin.aws.data_keys import KmsKeyRing
+
+    rows = Table(client("dynamodb"), settings().require("data_keys"))
+    return Sealer(KmsKeyRing(rows, lambda: client("kms"), settings().require("master_key")))
+
+
 @lru_cache(maxsize=8)
 def queue(name: str) -> Queue:
     """A queue by its settings field, such as "score_queue"."""
@@ -75,7 +84,7 @@ def bus() -> EventBus:
 def ledger() -> DynamoLedger:
     from tocsin.aws.ledger import DynamoLedger
 
-    return DynamoLedger(table(), bucket(), retention_days=settings().retention_days)
+    return DynamoLedger(table(), bucket(), sealer(), retention_days=settings().retention_days)
 
 
 @lru_cache(maxsize=1)
@@ -110,7 +119,7 @@ def sealed_messages(messages: Sequence[tuple[str, str]]) -> list[Sealed]:
 
 def _opened(message_id: str, body: str) -> Message:
     try:
-        envelope = open_message(body, envelope_key(), bucket())
+        envelope = open_message(body, envelope_key(), bucket(), sealer())
     except (Refusal, Retry, BotoCoreError, ClientError) as error:
         logger.error("message is not readable", extra={"message_id": message_id, "error": str(error)[:200]})
         if isinstance(error, Refusal | Retry):
@@ -130,7 +139,7 @@ def scorer() -> ScoreWorker:
 def incidents() -> DynamoIncidentStore:
     from tocsin.aws.incident_store import DynamoIncidentStore
 
-    return DynamoIncidentStore(table(), retention_days=settings().retention_days)
+    return DynamoIncidentStore(table(), sealer(), retention_days=settings().retention_days)
 
 
 @lru_cache(maxsize=1)
@@ -177,7 +186,7 @@ def origin() -> str | None:
 
 @lru_cache(maxsize=1)
 def sealed_queue() -> SealedQueue:
-    return SealedQueue(queue("score_queue"), envelope_key(), bucket())
+    return SealedQueue(queue("score_queue"), envelope_key(), bucket(), sealer())
 
 
 @lru_cache(maxsize=256)

@@ -24,11 +24,13 @@ from standardwebhooks import Webhook
 from tools import demo
 from tools.cli.__main__ import QUEUES, tocsin
 from tools.cli.api import Api, ApiError, contract
+from tools.cli.replay import since_ms
 from tools.receiver import Receiver, signature_problem
 
 from tocsin.aws.table import Table
 from tocsin.aws.watch import Healings
 from tocsin.delivery import signing
+from tocsin.kernel import clock
 from tocsin.signals import events as ces
 from tocsin.signals.topology import Topology
 
@@ -209,7 +211,7 @@ def test_send_a_file_byte_for_byte(server: Server, tmp_path: Path) -> None:
         ("send",),
         ("send", "--title", "x", "--entity", "host"),
         ("send", "--title", "x", "--tag", "env"),
-        ("replay",),
+        ("replay", "--sinse", "1h"),
         ("dead-letters", "replay"),
         ("dead-letters", "replay", "unknown"),
         ("events", "--limit", "0"),
@@ -392,3 +394,17 @@ def test_a_demo_without_a_stack_fails_loudly(
     monkeypatch.setenv("TOCSIN_HOME", str(tmp_path))
     assert demo.main() == 1
     assert "demo FAILED" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "ago_ms"), [("90min", 5_400_000), ("24h", 86_400_000), ("7d", 604_800_000), ("2026-11-20T00:00:00Z", None)]
+)
+def test_a_replay_begins_at_a_span_or_a_time(text: str, ago_ms: int | None) -> None:
+    now = clock.parse_rfc3339("2026-11-21T00:00:00Z")
+    assert since_ms(text, now) == (now - ago_ms if ago_ms else now - 86_400_000)
+
+
+@pytest.mark.parametrize("text", ["", "h", "0h", "-1d", "1w", "yesterday", "2026-11-20"])
+def test_a_replay_begins_at_nothing_else(text: str) -> None:
+    with pytest.raises(LookupError, match="--since"):
+        since_ms(text, 0)

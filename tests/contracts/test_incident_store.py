@@ -9,6 +9,7 @@ import boto3
 import pytest
 from moto import mock_aws
 from tests.support.events import stored_event
+from tests.support.keys import fixed_sealer
 from tests.support.pipeline_fakes import FixedTopology, MemoryLedger, MemoryOutbox
 
 from tocsin.aws import keys
@@ -27,7 +28,7 @@ OTHER = derived_id("inc", NOW, "demo", "second")
 class World:
     def __init__(self, table: Table) -> None:
         self.table = table
-        self.store = DynamoIncidentStore(table, retention_days=90)
+        self.store = DynamoIncidentStore(table, fixed_sealer(), retention_days=90)
         self.held = Incident(ID, NOW, NOW, NOW, NOW, NOW)
         self.cursor = Cursor()
 

@@ -10,6 +10,7 @@ from typing import Any
 import boto3
 import pytest
 from moto import mock_aws
+from tests.support.keys import fixed_sealer
 
 from tocsin.aws import keys
 from tocsin.aws.bucket import Bucket
@@ -237,13 +238,13 @@ def test_its_own_events_travel_like_any_other(table: Table) -> None:
     sqs, s3 = boto3.client("sqs"), boto3.client("s3")
     s3.create_bucket(Bucket="claims")
     url = make_queue("score")
-    sealed = SealedQueue(Queue(sqs, url), KEY, Bucket(s3, "claims"))
+    sealed = SealedQueue(Queue(sqs, url), KEY, Bucket(s3, "claims"), fixed_sealer())
     event = {"id": "heal_x.repaired1", "source": "tocsin.supervisor", "type": "t", "title": "x"}
     OwnEvents(lambda: sealed, lambda: "").send(event, NOW)
     assert Queue(sqs, url).attributes()["visible"] == 0
     OwnEvents(lambda: sealed, lambda: "ops").send(event, NOW)
     (message,) = sqs.receive_message(QueueUrl=url)["Messages"]
-    envelope = open_message(message["Body"], KEY, Bucket(s3, "claims"))
+    envelope = open_message(message["Body"], KEY, Bucket(s3, "claims"), fixed_sealer())
     (sent,) = envelope.payload["events"]
     assert envelope.project == sent["project_id"] == "ops"
     assert sent["event_id"] == ids.event_id("ops", "tocsin.supervisor", "heal_x.repaired1")
@@ -286,8 +287,8 @@ class Parked:
 
 
 def test_a_listing_tells_kinds_and_reasons_and_leaves_everything() -> None:
-    genuine = seal(Envelope("events", "env_1", "shop", "trace-1", NOW, {"events": []}), KEY)
-    forged = seal(Envelope("events", "env_2", "shop", "trace-2", NOW, {"events": []}), bytes(32))
+    genuine = seal(Envelope("events", "env_1", "shop", "trace-1", NOW, {"events": []}), KEY, fixed_sealer())
+    forged = seal(Envelope("events", "env_2", "shop", "trace-2", NOW, {"events": []}), bytes(32), fixed_sealer())
     newer = json.dumps(json.loads(genuine) | {"v": 9})
     others = [
         '{"wake":{"project":"p"}}',

@@ -13,6 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 from functions.score.handler import handler
 from tests.support.delivery_fakes import Context
+from tests.support.keys import fixed_sealer
 from tests.support.pipeline_fakes import FixedCalibration, FixedTopology, MemoryBus, MemoryLedger
 
 from tocsin import wiring
@@ -51,6 +52,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
     monkeypatch.setattr(wiring, "scorer", lambda: world.worker)
     monkeypatch.setattr(wiring, "envelope_key", lambda: bytes(32))
+    monkeypatch.setattr(wiring, "sealer", fixed_sealer)
     monkeypatch.setattr(wiring, "bucket", EmptyBucket)
     return world
 

@@ -24,10 +24,12 @@ from tocsin.access import keys
 from tocsin.access.principals import KeyRecord
 from tocsin.aws import keys as table_keys
 from tocsin.aws.bucket import Bucket
+from tocsin.aws.data_keys import KmsKeyRing
 from tocsin.aws.key_store import DynamoKeyStore
 from tocsin.aws.ledger import DynamoLedger
 from tocsin.aws.table import Table
 from tocsin.kernel import clock
+from tocsin.kernel.sealing import Sealer
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,13 @@ class Deployed:
 
     @property
     def ledger(self) -> DynamoLedger:
-        return DynamoLedger(self.table, self.bucket, retention_days=90)
+        return DynamoLedger(self.table, self.bucket, self.sealer, retention_days=90)
+
+    @property
+    def sealer(self) -> Sealer:
+        """Seals and opens with the data keys of the stack's projects."""
+        rows = Table(self.client("dynamodb"), self.outputs["DataKeysName"])
+        return Sealer(KmsKeyRing(rows, lambda: self.client("kms"), self.outputs["MasterKeyArn"]))
 
     def secret(self, output: str) -> bytes:
         """A secret of the stack, by the name of the output that names it."""

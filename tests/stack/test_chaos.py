@@ -259,7 +259,7 @@ def recount(deployed: Deployed, project: str, run: Run) -> None:
     marks = ledger.marks(project, run.accepted)
     statuses = ledger.statuses(project, {mark.commit_id for mark in marks.values()})
     run.marked = {event_id for event_id, mark in marks.items() if statuses[mark.commit_id] == "committed"}
-    store = DynamoIncidentStore(table, retention_days=90)
+    store = DynamoIncidentStore(table, deployed.sealer, retention_days=90)
     assigned = store.assigned(project, range(1, len(entries) + 1))
     run.assigned = len(assigned)
     for incident_id in {incident_id for incident_id, _ in assigned.values()}:

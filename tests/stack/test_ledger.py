@@ -26,7 +26,7 @@ def project() -> str:
 
 @pytest.fixture
 def make(deployed: Any) -> Any:
-    return lambda: DynamoLedger(deployed.table, deployed.bucket, retention_days=7)
+    return lambda: DynamoLedger(deployed.table, deployed.bucket, deployed.sealer, retention_days=7)
 
 
 def commit_of(

@@ -127,7 +127,7 @@ def sealed(deployed: Deployed, owner: str, *sender_ids: str, **changes: Any) -> 
     events = [stored_event(one, at=now, project=owner, severity_raw="info", dedup_key=f"k|{one}") for one in sender_ids]
     payload = {"events": events, "digests": ["00" * 16 for _ in events]}
     message = Envelope("events", ids.new_id("env", now), owner, "trace-supervise", now, payload)
-    body = json.loads(envelope.seal(message, deployed.secret("EnvelopeSecretArn")))
+    body = json.loads(envelope.seal(message, deployed.secret("EnvelopeSecretArn"), deployed.sealer))
     return json.dumps(body | changes)
 
 

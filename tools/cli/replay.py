@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from tocsin.aws.bucket import Bucket
+from tocsin.aws.data_keys import KmsKeyRing
 from tocsin.aws.documents import CalibrationDocuments, Documents, TopologyDocuments
 from tocsin.aws.ledger import DynamoLedger
 from tocsin.aws.table import Table
 from tocsin.kernel import clock
 from tocsin.kernel.errors import Refusal
+from tocsin.kernel.sealing import Sealer
 from tocsin.signals.replay import Account, Replay
 
 _SPAN = re.compile(r"([1-9][0-9]{0,5})(min|h|d)", re.ASCII)
@@ -31,7 +33,10 @@ def since_ms(text: str, now: int) -> int:
 def run(resources: Mapping[str, str], client: Any, project: str, since: int, against: str | None) -> Account:
     """Replay the log of `project` and compare from `since` (Unix ms) on. Raises LookupError for unknown calibrators."""
     table = Table(client("dynamodb"), resources["TableName"])
-    ledger = DynamoLedger(table, Bucket(client("s3"), resources["BucketName"]), retention_days=1)
+    ring = KmsKeyRing(
+        Table(client("dynamodb"), resources["DataKeysName"]), lambda: client("kms"), resources["MasterKeyArn"]
+    )
+    ledger = DynamoLedger(table, Bucket(client("s3"), resources["BucketName"]), Sealer(ring), retention_days=1)
     documents = Documents(table)
     topologies, calibrations = TopologyDocuments(documents), CalibrationDocuments(documents)
     if against is not None and calibrations.named(project, against) is None:

@@ -174,7 +174,7 @@ def _read(body: str, key: bytes | None) -> tuple[str, str, str, str]:
             reason = f"envelope version {str(message.get('v'))[:8]} is not readable here"
         elif key is not None:
             try:
-                envelope.open_sealed(body, key)
+                envelope.authentic(body, key)
             except Refusal as refusal:
                 reason = refusal.message
         return (

@@ -75,7 +75,7 @@ class DynamoEventReader:
             looked += 1
             if may_match(row, filters, facets):
                 opened += 1
-                events = self._open([row])[0]
+                events = self._open(project, [row])[0]
                 start = len(events) - 1 if i is None or number != n else i
                 for index in range(start, -1, -1):
                     event = events[index]
@@ -102,8 +102,8 @@ class DynamoEventReader:
                 return  # everything older has left by retention
             n = first - 1
 
-    def _open(self, rows: Sequence[Row]) -> list[list[Json]]:
-        return [segments.decode_events(body) for body in self._ledger.bodies(rows)]
+    def _open(self, project: str, rows: Sequence[Row]) -> list[list[Json]]:
+        return [segments.decode_events(body) for body in self._ledger.bodies(project, rows)]
 
     def _with_incidents(self, project: str, found: Sequence[tuple[int, int, Json]]) -> list[Json]:
         assigned = self._incidents.assigned(project, {n for n, _, _ in found})
@@ -112,7 +112,7 @@ class DynamoEventReader:
     def at(self, project: str, places: Collection[tuple[int, int]]) -> dict[tuple[int, int], Json]:
         """Events by (commit number, index), without their incidents; places that left by retention are missing."""
         rows = self._ledger.rows_at(project, {n for n, _ in places})
-        opened = dict(zip(rows, self._open(list(rows.values())), strict=True))
+        opened = dict(zip(rows, self._open(project, list(rows.values())), strict=True))
         return {(n, i): opened[n][i] for n, i in places if n in opened}
 
     def refusals(self, project: str, position: Any, limit: int) -> Page[Json]:
@@ -149,7 +149,7 @@ class DynamoEventReader:
             if "n" in commits.get(keys.commit(project, commit_id), {})
         }
         rows = self._ledger.rows_at(project, set(numbers.values()))
-        opened = dict(zip(rows, self._open(list(rows.values())), strict=True))
+        opened = dict(zip(rows, self._open(project, list(rows.values())), strict=True))
         found = [
             (n, i, event)
             for event_id, n in numbers.items()

@@ -8,9 +8,11 @@ from typing import Any, Final
 from tocsin.aws import keys
 from tocsin.aws.keys import Key
 from tocsin.aws.outbox import outbox_writes
+from tocsin.aws.rows import open_row, seal_row
 from tocsin.aws.table import ConditionFailed, Row, Table, Write
 from tocsin.kernel import clock
 from tocsin.kernel.envelope import pack, unpack
+from tocsin.kernel.sealing import Sealer
 from tocsin.signals.incidents import Effects, Incident, View, incident_ids, summary
 from tocsin.signals.ports import Cursor, HeadMoved, OutboxRow
 
@@ -33,16 +35,16 @@ def _members(row: Row) -> list[Member]:
     return [(n, i) for n, i in unpack(row["z"])]
 
 
-def _incident(row: Row) -> Incident:
-    return Incident.from_row(unpack(row["z"]))
-
-
 class DynamoIncidentStore:
-    """Incident rows are {z: packed incident, version, status, tier}; one transaction changes them with the cursor."""
+    """Incident rows are {z: sealed incident, version, status}; one transaction changes them with the cursor."""
 
-    def __init__(self, table: Table, *, retention_days: int) -> None:
+    def __init__(self, table: Table, sealer: Sealer, *, retention_days: int) -> None:
         self._table = table
+        self._sealer = sealer
         self._retention_s = retention_days * clock.DAY // 1000
+
+    def _incident(self, project: str, row: Row) -> Incident:
+        return Incident.from_row(open_row(self._sealer, project, row))
 
     def cursor(self, project: str) -> Cursor:
         row = self._table.get(keys.cursor(project))
@@ -50,12 +52,12 @@ class DynamoIncidentStore:
 
     def get(self, project: str, incident_id: str) -> Incident | None:
         row = self._table.get(keys.incident(project, incident_id))
-        return _incident(row) if row else None
+        return self._incident(project, row) if row else None
 
     def get_many(self, project: str, incident_ids: Iterable[str]) -> dict[str, Incident]:
         wanted = {keys.incident(project, one): one for one in incident_ids}
         rows = self._table.batch_get(wanted)
-        return {wanted[key]: _incident(row) for key, row in rows.items()}
+        return {wanted[key]: self._incident(project, row) for key, row in rows.items()}
 
     def view(self, project: str, tokens: Collection[str], also: Collection[str] = ()) -> View:
         by_key = {keys.token(project, token): token for token in tokens}
@@ -101,9 +103,9 @@ class DynamoIncidentStore:
     def _effect_writes(self, project: str, effects: Effects, version: int, now: int, expiry: int) -> Iterator[Write]:
         put = self._table.put_write
         for incident_id, incident in effects.incidents.items():
-            packed = pack(incident.to_row())
-            row = {"z": packed, "version": incident.version, "status": incident.status, "exp": expiry}
-            yield put(keys.incident(project, incident_id), row)
+            key = keys.incident(project, incident_id)
+            sealed = seal_row(self._sealer, project, key, incident.to_row())
+            yield put(key, {"z": sealed, "version": incident.version, "status": incident.status, "exp": expiry})
         for token, ids in effects.index.items():
             yield put(keys.token(project, token), {"ids": ids, "exp": now // 1000 + _TOKEN_LIFE_S})
         for incident_id, members in effects.members.items():
@@ -114,11 +116,11 @@ class DynamoIncidentStore:
             assigned = together.setdefault(keys.assignment(project, n, version), {})
             assigned.setdefault(n, {})[i] = (incident_id, effects.reasons.get((n, i), ""))
         for key, assigned in together.items():
-            yield put(key, {"z": pack(assigned), "exp": expiry})
+            yield put(key, {"z": seal_row(self._sealer, project, key, assigned), "exp": expiry})
         for incident_id, entries in effects.overflow.items():
             for entry in entries:
                 key = keys.timeline(project, incident_id, entry["pos"])
-                yield put(key, {"z": pack(entry), "exp": expiry})
+                yield put(key, {"z": seal_row(self._sealer, project, key, entry), "exp": expiry})
 
     # reads for the API
     def assigned(self, project: str, numbers: Collection[int]) -> dict[Member, tuple[str, str]]:
@@ -130,7 +132,7 @@ class DynamoIncidentStore:
         for group in by_bucket.values():
             low, high = keys.assignment_group(min(group)), f"{keys.assignment_group(max(group))}#~"
             for row in self._table.query(keys.assignment_partition(project, min(group)), low=low, high=high):
-                for n, assigned in unpack(row["z"]).items():
+                for n, assigned in open_row(self._sealer, project, row).items():
                     if int(n) in group:
                         for i, (incident_id, reason) in assigned.items():
                             found[int(n), int(i)] = (incident_id, reason)
@@ -152,7 +154,7 @@ class DynamoIncidentStore:
         lists = [(one["sk"], _members(one)) for one in rows]
         if len(lists) == limit:
             return lists, False
-        recent = _incident(row).recent if row else []
+        recent = self._incident(project, row).recent if row else []
         if recent and not any(recent[0] in members for _, members in lists):
             lists.append((f"{lists[-1][0]}~" if lists else low or _FIRST_PLACE, recent))
         return lists, True
@@ -160,7 +162,7 @@ class DynamoIncidentStore:
     def listed(self, project: str, yyyymmdd: str, before: str | None = None) -> Iterator[Incident]:
         """Incidents whose id is of one day, newest first, strictly before id `before` when given."""
         rows = self._table.query(keys.incident_day(project, yyyymmdd), high=before, newest_first=True, consistent=False)
-        return (_incident(row) for row in rows if row["sk"] != before)
+        return (self._incident(project, row) for row in rows if row["sk"] != before)
 
     def open_summaries(self, project: str, limit: int) -> list[dict[str, Any]]:
         """Summaries of open incidents of the last days, loudest first; see tocsin.signals.incidents.summary."""
@@ -178,7 +180,7 @@ class DynamoIncidentStore:
     def overflow(self, project: str, incident_id: str, limit: int = 200) -> list[dict[str, Any]]:
         """Timeline entries that no longer fit the incident's row: the newest `limit` of them, oldest first."""
         rows = self._table.query(keys.timeline_partition(project, incident_id), newest_first=True, limit=limit)
-        return [unpack(row["z"]) for row in rows][::-1]
+        return [open_row(self._sealer, project, row) for row in rows][::-1]
 
 
 def _survivor(incident_id: str, incidents: Mapping[str, Incident]) -> str:

@@ -22,6 +22,7 @@ from tocsin.aws.keys import Key
 from tocsin.aws.table import ConditionFailed, Row, Table, Update
 from tocsin.kernel import clock
 from tocsin.kernel.errors import Retry
+from tocsin.kernel.sealing import Sealer
 from tocsin.signals.ports import (
     MAX_READ_BYTES,
     Commit,
@@ -91,12 +92,18 @@ def facets_of(event: Event) -> set[bytes]:
     return found
 
 
+def _place(commit_id: str) -> tuple[str, str]:
+    """What a segment is sealed for: it opens in no other commit."""
+    return "segment", commit_id
+
+
 class DynamoLedger:
     """The ledger of one deployment. `retention_days` sets how long rows and idempotency last."""
 
-    def __init__(self, table: Table, bucket: Bucket, *, retention_days: int) -> None:
+    def __init__(self, table: Table, bucket: Bucket, sealer: Sealer, *, retention_days: int) -> None:
         self._table = table
         self._bucket = bucket
+        self._sealer = sealer
         self._retention_s = retention_days * clock.DAY // 1000
         self._warm: OrderedDict[str, _Warm] = OrderedDict()
         self._sources: dict[str, set[str]] = {}
@@ -176,7 +183,8 @@ class DynamoLedger:
 
     def commit(self, project: str, commit: Commit) -> int:
         n = commit.head.n + 1
-        body, unpacked = segments.encode(commit.hot, commit.full, commit.events)
+        plain, unpacked = segments.encode(commit.hot, commit.full, commit.events)
+        body = self._sealer.seal(project, plain, *_place(commit.commit_id))
         row = self._log_row(commit) | {"size": len(body), "unpacked": unpacked}
         if len(body) > INLINE_BYTES:
             row["s3"] = f"segments/{project}/{keys.day(commit.at)}/{hashlib.sha256(body).hexdigest()}"
@@ -297,11 +305,12 @@ class DynamoLedger:
         rows = self._table.batch_get(wanted)
         return {wanted[key]: row for key, row in rows.items() if row["exp"] > now_s}
 
-    def bodies(self, rows: Sequence[Row]) -> list[bytes]:
-        """Segment bytes of log rows, those in S3 fetched side by side."""
+    def bodies(self, project: str, rows: Sequence[Row]) -> list[bytes]:
+        """Segment bytes of log rows, opened; those in S3 are fetched side by side."""
         remote = self._bucket.get_many([row["s3"] for row in rows if "s3" in row])
         fetched = iter(remote)
-        return [next(fetched) if "s3" in row else row["body"] for row in rows]
+        sealed = [next(fetched) if "s3" in row else row["body"] for row in rows]
+        return [self._sealer.open(project, body, *_place(row["c"])) for row, body in zip(rows, sealed, strict=True)]
 
     def read(self, project: str, first: int, limit: int, max_bytes: int = MAX_READ_BYTES) -> list[LogEntry]:
         numbered: list[tuple[int, Row]] = []
@@ -311,7 +320,7 @@ class DynamoLedger:
             if budget < 0 and numbered:
                 break
             numbered.append((n, row))
-        bodies = self.bodies([row for _, row in numbered])
+        bodies = self.bodies(project, [row for _, row in numbered])
         return [
             LogEntry(n, row["c"], row["at"], row["trace"], segments.decode_events(body))
             for (n, row), body in zip(numbered, bodies, strict=True)
@@ -322,7 +331,7 @@ class DynamoLedger:
         head = self.head(project)
         for first in range(1, head.n + 1, _HISTORY_PAGE):
             rows = self.rows(project, first, min(_HISTORY_PAGE, head.n + 1 - first))
-            for (n, row), body in zip(rows, self.bodies([row for _, row in rows]), strict=True):
+            for (n, row), body in zip(rows, self.bodies(project, [row for _, row in rows]), strict=True):
                 hot, full = segments.states_of(body)
                 yield Recorded(n, row["at"], segments.decode_events(body), hot, full, row["versions"])
 
@@ -356,7 +365,7 @@ class DynamoLedger:
             self._warm.popitem(last=False)
         if warm.n < head.n:
             numbered = self.rows(project, warm.n + 1, head.n - warm.n)
-            for body in self.bodies([row for _, row in numbered]):
+            for body in self.bodies(project, [row for _, row in numbered]):
                 hot, full = segments.states_of(body)
                 warm.hot.update(hot)
                 warm.full.update(full)

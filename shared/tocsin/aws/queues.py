@@ -12,6 +12,7 @@ from tocsin.aws.bucket import Bucket
 from tocsin.kernel import envelope
 from tocsin.kernel.envelope import Envelope
 from tocsin.kernel.errors import Refusal, Retry
+from tocsin.kernel.sealing import Sealer
 
 #: Message bodies above this go to S3 and the message carries the claim (SQS takes 1 MiB; small messages bill less).
 CLAIM_CHECK_BYTES: Final = 200 * 1024
@@ -64,14 +65,15 @@ class Queue:
 class SealedQueue:
     """A queue of authenticated envelopes with a claim check for large ones."""
 
-    def __init__(self, queue: Queue, key: bytes, bucket: Bucket) -> None:
+    def __init__(self, queue: Queue, key: bytes, bucket: Bucket, sealer: Sealer) -> None:
         self._queue = queue
         self._key = key
         self._bucket = bucket
+        self._sealer = sealer
 
     def send(self, message: Envelope) -> None:
         """Raises Retry when the queue or the store did not take it; then nothing was sent."""
-        body = envelope.seal(message, self._key)
+        body = envelope.seal(message, self._key, self._sealer)
         if len(body) > CLAIM_CHECK_BYTES:
             key = f"claim/{message.project}/{message.envelope_id}"
             self._bucket.put(key, body.encode("ascii"))
@@ -79,7 +81,7 @@ class SealedQueue:
         self._queue.send_text(body)
 
 
-def open_message(body: str, key: bytes, bucket: Bucket) -> Envelope:
+def open_message(body: str, key: bytes, bucket: Bucket, sealer: Sealer) -> Envelope:
     """The envelope of a message body, fetched from S3 when the body is a claim. Refuses what is not authentic."""
     try:
         claim = json.loads(body).get("claim")
@@ -87,4 +89,4 @@ def open_message(body: str, key: bytes, bucket: Bucket) -> Envelope:
         raise Refusal("ERR_SCHEMA", "not an envelope") from error
     if isinstance(claim, str) and claim.startswith("claim/"):
         body = bucket.get(claim).decode("ascii", "replace")
-    return envelope.open_sealed(body, key)
+    return envelope.open_sealed(body, key, sealer)

@@ -1,8 +1,9 @@
-"""The wrapper of every message and stored segment: one project, one kind, compressed, and authenticated.
+"""The wrapper of every message: one project, one kind, compressed, encrypted and authenticated.
 
-`{v, kind, envelope_id, project, trace_id, received_at, key_id, payload, mac}`; payload is zlib-compressed JSON in
-base64. The MAC ties a message to the functions that hold the envelope key, so that a body put on a queue by anyone
-else ends in the dead-letter queue. `key_id` names the data key once payloads are encrypted.
+`{v, kind, envelope_id, project, trace_id, received_at, key_id, payload, mac}`; payload is zlib-compressed JSON, sealed
+with the project's data key that `key_id` names, in base64. The MAC ties a message to the functions that hold the
+deployment's envelope key, so that a body put on a queue by anyone else ends in the dead-letter queue. Version 1, in
+clear and without key_id, is still read.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from typing import Any, Final
 
 from tocsin.kernel.errors import Refusal
 from tocsin.kernel.ids import length_prefixed
+from tocsin.kernel.sealing import Sealer, key_id
 
-VERSION: Final = 1
-READABLE: Final = frozenset({VERSION})
+VERSION: Final = 2
+READABLE: Final = frozenset({VERSION - 1, VERSION})
 #: Largest payload that is unpacked from one message; matches the ingest limit with room for what ingest adds.
 MAX_UNPACKED: Final = 16 * 1024 * 1024
 
@@ -29,7 +31,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """One message. `payload` is a JSON object; `received_at` is Unix ms; `key_id` None says it is in clear.
+    """One message. `payload` is a JSON object; `received_at` is Unix ms.
 
     `size` is the unpacked size of the payload in bytes, known once it was opened.
     """
@@ -40,7 +42,6 @@ class Envelope:
     trace_id: str
     received_at: int
     payload: dict[str, Any]
-    key_id: str | None = None
     size: int = 0
 
 
@@ -76,9 +77,10 @@ def _mac(key: bytes, head: dict[str, Any], payload: str) -> str:
     return hmac.new(key, signed, hashlib.sha256).hexdigest()
 
 
-def seal(envelope: Envelope, key: bytes) -> str:
+def seal(envelope: Envelope, key: bytes, sealer: Sealer) -> str:
     """Message body (ASCII JSON) of an envelope, authenticated with `key`."""
-    payload = base64.b64encode(pack(envelope.payload)).decode("ascii")
+    sealed = sealer.seal(envelope.project, pack(envelope.payload), *_place(envelope.kind, envelope.envelope_id))
+    payload = base64.b64encode(sealed).decode("ascii")
     head = {
         "v": VERSION,
         "kind": envelope.kind,
@@ -86,21 +88,40 @@ def seal(envelope: Envelope, key: bytes) -> str:
         "project": envelope.project,
         "trace_id": envelope.trace_id,
         "received_at": envelope.received_at,
-        "key_id": envelope.key_id,
+        "key_id": key_id(sealed),
     }
     return json.dumps({**head, "payload": payload, "mac": _mac(key, head, payload)}, separators=(",", ":"))
 
 
-def open_sealed(body: str, key: bytes) -> Envelope:
-    """The envelope of a message body. Refuses ERR_SCHEMA for an unknown version, a wrong shape or a wrong MAC."""
+def _place(kind: str, envelope_id: str) -> tuple[str, str, str]:
+    return "envelope", kind, envelope_id
+
+
+def authentic(body: str, key: bytes) -> dict[str, Any]:
+    """The members of a message body, payload still sealed. Refuses ERR_SCHEMA for an unknown version, a wrong shape or
+    a wrong MAC.
+    """
     try:
-        message = json.loads(body)
-        payload, mac = message.pop("payload"), message.pop("mac")
-        if message["v"] not in READABLE:
-            raise Refusal("ERR_SCHEMA", f"envelope version {message['v']!r:.20} is not readable")
-        if not hmac.compare_digest(_mac(key, message, payload), str(mac)):
+        message: dict[str, Any] = json.loads(body)
+        head = dict(message)
+        payload, mac = head.pop("payload"), head.pop("mac")
+        if head["v"] not in READABLE:
+            raise Refusal("ERR_SCHEMA", f"envelope version {head['v']!r:.20} is not readable")
+        if not hmac.compare_digest(_mac(key, head, payload), str(mac)):
             raise Refusal("ERR_SCHEMA", "envelope is not authentic")
-        raw = inflate(base64.b64decode(payload, validate=True))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise Refusal("ERR_SCHEMA", f"not an envelope: {type(error).__name__}") from error
+    return message
+
+
+def open_sealed(body: str, key: bytes, sealer: Sealer) -> Envelope:
+    """The envelope of a message body. Refuses as authentic() does; ERR_PROJECT_DELETED when its key was destroyed."""
+    message = authentic(body, key)
+    try:
+        packed = base64.b64decode(message["payload"], validate=True)
+        if message["key_id"] is not None:
+            packed = sealer.open(message["project"], packed, *_place(message["kind"], message["envelope_id"]))
+        raw = inflate(packed)
         return Envelope(
             kind=message["kind"],
             envelope_id=message["envelope_id"],
@@ -108,8 +129,7 @@ def open_sealed(body: str, key: bytes) -> Envelope:
             trace_id=message["trace_id"],
             received_at=message["received_at"],
             payload=json.loads(raw),
-            key_id=message["key_id"],
             size=len(raw),
         )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, binascii.Error) as error:
+    except (ValueError, TypeError, KeyError, binascii.Error) as error:
         raise Refusal("ERR_SCHEMA", f"not an envelope: {type(error).__name__}") from error

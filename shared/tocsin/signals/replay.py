@@ -60,7 +60,7 @@ class _Incidents:
         due = sorted(timer for timer in self._timers if timer[0] <= now)
         self._timers = [timer for timer in self._timers if timer[0] > now]
         for at, incident_id in due:
-            self._apply(correlation.quiet(self._view.incidents[incident_id], now=at, policy=self._policy))
+            self._apply(correlation.quiet([self._view.incidents[incident_id]], now=at, policy=self._policy))
 
     def _apply(self, made: Any) -> None:
         self._view.incidents.update(made.incidents)
