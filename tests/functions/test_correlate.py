@@ -87,7 +87,7 @@ def test_a_wake_up_brings_its_project_up_to_date(name: str, world: World) -> Non
     assert handler(sample(name), Context()) == {"batchItemFailures": []}
     assert world.done == {"demo": 3}
     assert world.store.partition() == {frozenset({(1, 0), (2, 0)})}
-    (fact,) = [row.payload for row in world.outbox.sent if row.kind == "fact"]
+    (fact,) = [fact for row in world.outbox.sent if row.kind == "fact" for fact in row.payload["facts"]]
     assert (fact["kind"], fact["detail"]["project"]) == ("IncidentOpened", "demo")
     assert fact["detail"]["trace_id"] == "trace-2"
 

@@ -1,6 +1,6 @@
 """The outbox: rows written in the action's own transaction, sent right after it, and swept by the relay if that fails.
 
-Rows sit in a partition per project, minute and shard. A directory row per such partition (`due#<minute>`) lets the
+Rows sit, packed, in a partition per project, minute and shard; those of one moment share one. A directory row per such partition (`due#<minute>`) lets the
 relay find what is due without a scan. A row is deleted when it was sent; a directory row leaves by TTL.
 """
 
@@ -14,6 +14,7 @@ from tocsin.aws import keys
 from tocsin.aws.keys import Key
 from tocsin.aws.table import ConditionFailed, Table, Write
 from tocsin.kernel import clock
+from tocsin.kernel.envelope import pack, unpack
 from tocsin.kernel.errors import Retry
 from tocsin.signals.ports import Bus, Fact, OutboxRow
 
@@ -47,22 +48,27 @@ def outbox_writes(table: Table, rows: Sequence[OutboxRow], now: int) -> list[Wri
     for row in rows:
         evidence = row.kind == "evidence"
         life_s = max(row.due, now) // 1000 + (_EVIDENCE_LIFE_S if evidence else _DIRECTORY_LIFE_S)
-        content = {
+        content: dict[str, Any] = {
             "kind": row.kind,
             "due": row.due,
-            "payload": row.payload,
             "project": row.project,
             "turn": row.turn,
             "exp": life_s,
         }
         if evidence:
+            content["payload"] = row.payload
             content["written"], directory = now, keys.evidence_due(now, row.project, row.due)
         else:
+            content["z"] = pack(row.payload)
             directory = keys.due(keys.minute(row.due), row.project, keys.outbox_shard(row.due))
         writes.append(table.put_write(outbox_key(row), content | {"row_id": row.row_id}))
         directories[directory] = max(life_s, directories.get(directory, 0))
     writes += [table.put_write(key, {"exp": life_s}) for key, life_s in sorted(directories.items())]
     return writes
+
+
+def _facts(row: OutboxRow) -> list[Fact]:
+    return [Fact(fact["kind"], fact["detail"]) for fact in row.payload["facts"]]
 
 
 class DynamoOutbox:
@@ -74,23 +80,27 @@ class DynamoOutbox:
         self._senders = {"deliver": deliveries, "timer": timers}
 
     def publish(self, rows: Sequence[OutboxRow]) -> Collection[str]:
-        """Send rows and delete those that were taken; returns their ids. Anything else stays for the relay."""
+        """Send rows and delete those that were taken; returns their ids. Anything else stays for the relay.
+
+        A row of several facts stays, as a whole, until each was taken: whoever hears facts may hear one again.
+        """
         sent = [row for row in rows if row.kind in self._senders and self._sent(row)]
-        facts = [row for row in rows if row.kind == "fact"]
-        try:
-            self._bus.publish([Fact(row.payload["kind"], row.payload["detail"]) for row in facts])
-            sent += facts
-        except Retry:
-            for row in facts:  # one that cannot be sent must not hold back the others
-                if len(facts) > 1 and self._told(row):
-                    sent.append(row)
+        told = {row.row_id: _facts(row) for row in rows if row.kind == "fact"}
+        everything = [fact for facts in told.values() for fact in facts]
+        if not self._told(everything):
+            told = {name: facts for name, facts in told.items() if len(everything) > 1 and self._each_told(facts)}
+        sent += [row for row in rows if row.row_id in told]
         if sent:
             self._table.delete_all(outbox_key(row) for row in sent)
         return {row.row_id for row in sent}
 
-    def _told(self, row: OutboxRow) -> bool:
+    def _each_told(self, facts: Sequence[Fact]) -> bool:
+        """Tell facts one by one: one that cannot be sent must not hold back the others."""
+        return sum(self._told([fact]) for fact in facts) == len(facts)
+
+    def _told(self, facts: Sequence[Fact]) -> bool:
         try:
-            self._bus.publish([Fact(row.payload["kind"], row.payload["detail"])])
+            self._bus.publish(facts)
         except Retry:
             return False
         return True
@@ -156,4 +166,5 @@ class DynamoOutbox:
 
     def _rows(self, project: str, minute: int, shard: int) -> Iterator[OutboxRow]:
         for row in self._table.query(keys.outbox_partition(project, f"{minute:010d}", shard)):
-            yield OutboxRow(row["project"], row["row_id"], row["kind"], row["due"], row["payload"], row.get("turn", 0))
+            payload = unpack(row["z"])
+            yield OutboxRow(row["project"], row["row_id"], row["kind"], row["due"], payload, row.get("turn", 0))

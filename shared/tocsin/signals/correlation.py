@@ -41,12 +41,12 @@ from tocsin.signals.incidents import (
     key_hash,
     merge,
     note,
+    outbox_rows,
     quiet,
     reopen,
     resolve,
     spoken,
     summary,
-    timer_rows,
 )
 from tocsin.signals.ports import ASSIGNED_COMMITS
 from tocsin.signals.series import ruling_time
@@ -526,8 +526,7 @@ class _Engine:
             + len(effects.index)
             + len(self._full)
             + len(self._assigned)
-            + self.change.announced()
-            + timer_rows(effects.timers)
+            + outbox_rows(self.change.announced(), effects.timers)
             + sum(map(len, effects.overflow.values()))
         )
 

@@ -7,15 +7,15 @@ a lost one costs time, not data (the supervisor wakes projects whose log is ahea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 from tocsin.kernel import clock
 from tocsin.kernel.errors import Refusal, Retry
 from tocsin.kernel.ids import derived_id
 from tocsin.signals import correlation
-from tocsin.signals.incidents import TIMER_INCIDENTS, Effects, Signal, View
+from tocsin.signals.incidents import OUTBOX_SHARE, Effects, Signal, View
 from tocsin.signals.ports import Cursor, Event, HeadMoved, IncidentStore, Ledger, Outbox, OutboxRow, TopologyReader
 from tocsin.signals.topology import Topology
 
@@ -44,6 +44,7 @@ FACTS: Final = {
 }
 
 Change = Callable[[View], Effects]
+Item = TypeVar("Item")
 
 
 class CorrelateWorker:
@@ -169,9 +170,7 @@ class CorrelateWorker:
         Returns the incidents for which that failed, and why: their timers have to come back.
         """
         failed: dict[str, str] = {}
-        waiting = sorted(set(incident_ids))
-        for start in range(0, len(waiting), TIMER_INCIDENTS):
-            some = waiting[start : start + TIMER_INCIDENTS]
+        for some in _shares(sorted(set(incident_ids))):
             if remaining_ms() < MIN_REMAINING_MS:
                 failed |= dict.fromkeys(some, "no time")
             else:
@@ -241,12 +240,9 @@ class CorrelateWorker:
 
     def _rows(self, project: str, effects: Effects, now: int) -> list[OutboxRow]:
         """Outbox rows of effects. Their ids follow from what they announce, so that a repeat is the same row."""
-        rows = [
-            OutboxRow(
-                project,
-                derived_id("out", now, project, transition.incident_id, str(transition.seq)),
-                "fact",
-                now,
+        rows = []
+        for told in _shares(effects.transitions):
+            facts = [
                 {
                     "kind": FACTS[transition.kind],
                     "detail": {
@@ -258,16 +254,21 @@ class CorrelateWorker:
                         "summary": transition.summary,
                         "trace_id": transition.summary["trace_id"],
                     },
-                },
-            )
-            for transition in effects.transitions
-        ]
+                }
+                for transition in told
+            ]
+            names = [part for transition in told for part in (transition.incident_id, str(transition.seq))]
+            rows.append(OutboxRow(project, derived_id("out", now, project, *names), "fact", now, {"facts": facts}))
         together: dict[int, list[str]] = {}
         for incident_id, due in effects.timers:
             together.setdefault(due, []).append(incident_id)
         for due, waiting in together.items():
-            for start in range(0, len(waiting), TIMER_INCIDENTS):
-                some = waiting[start : start + TIMER_INCIDENTS]
+            for some in _shares(waiting):
                 payload = {"timer": "quiet", "project": project, "incident_ids": some}
                 rows.append(OutboxRow(project, derived_id("out", due, project, *some, "quiet"), "timer", due, payload))
         return rows
+
+
+def _shares(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """The items in portions that share an outbox row."""
+    return (items[start : start + OUTBOX_SHARE] for start in range(0, len(items), OUTBOX_SHARE))

@@ -36,8 +36,9 @@ UNKNOWN_SEVERITY: Final = 99
 MAX_TEXT: Final = 2_000
 #: Members an incident's own row lists before they leave together for a row of theirs.
 MAX_RECENT: Final = 32
-#: Incidents whose quiet check may share a row and, later, a message and a transaction.
-TIMER_INCIDENTS: Final = 20
+#: Transitions that share an outbox row; likewise incidents whose quiet checks are due together, which later share a
+#: message and a transaction.
+OUTBOX_SHARE: Final = 20
 #: Tag keys and values per key that an incident remembers, for filters and routing.
 MAX_TAG_KEYS: Final = 20
 MAX_TAG_VALUES: Final = 8
@@ -259,8 +260,8 @@ class Effects:
 
     `incidents` and `index` are new values of changed rows; `assignments` say which events joined which incident
     (and `reasons` why), `members` which of an incident's members no longer fit its row; `timers` are quiet checks
-    (incident, due ms), of which those due together share a row; `overflow` holds timeline entries that no longer
-    fit their row. `consumed` counts the signals dealt with.
+    (incident, due ms); `overflow` holds timeline entries that no longer fit their row. `consumed` counts the
+    signals dealt with.
     """
 
     consumed: int = 0
@@ -276,22 +277,23 @@ class Effects:
     def items(self) -> int:
         """Rows that writing this takes: what must fit one transaction beside the cursor.
 
-        Member rows are one per incident, assignment rows one per ASSIGNED_COMMITS commits.
+        Member rows are one per incident, assignment rows one per ASSIGNED_COMMITS commits; transitions and timers
+        of one moment share rows.
         """
         return (
             len(self.incidents)
             + len(self.index)
             + len(self.members)
             + len({n // ASSIGNED_COMMITS for n, _ in self.assignments})
-            + len(self.transitions)
-            + timer_rows(self.timers)
+            + outbox_rows(len(self.transitions), self.timers)
             + sum(map(len, self.overflow.values()))
         )
 
 
-def timer_rows(timers: Iterable[tuple[str, int]]) -> int:
-    """Rows that quiet checks take."""
-    return sum(-(-count // TIMER_INCIDENTS) for count in Counter(due for _, due in timers).values())
+def outbox_rows(transitions: int, timers: Iterable[tuple[str, int]]) -> int:
+    """Rows that so many transitions and these quiet checks take."""
+    due = Counter(due for _, due in timers)
+    return sum(-(-count // OUTBOX_SHARE) for count in (transitions, *due.values()))
 
 
 def incident_ids(index_row: Iterable[str]) -> list[str]:

@@ -150,7 +150,7 @@ class Fact:
 class OutboxRow:
     """Work that became due with a commit. `kind`: fact, deliver, timer or evidence; `due` in Unix ms.
 
-    `turn` counts the times it could not be sent.
+    `payload` of a fact row is {"facts": [{kind, detail}, …]}. `turn` counts the times the row could not be sent.
     """
 
     project: str

@@ -171,8 +171,8 @@ def test_opening_announces_a_fact_and_sets_a_quiet_timer() -> None:
     _, store, outbox, incident_id = opened()
     facts = [row for row in store.outbox if row.kind == "fact"]
     timers = [row for row in store.outbox if row.kind == "timer"]
-    assert [row.payload["kind"] for row in facts] == ["IncidentOpened"]
-    assert facts[0].payload["detail"]["incident_id"] == incident_id
+    assert [fact["kind"] for row in facts for fact in row.payload["facts"]] == ["IncidentOpened"]
+    assert facts[0].payload["facts"][0]["detail"]["incident_id"] == incident_id
     assert outbox.sent == facts
     assert [row.due for row in timers] == [START_MS + 60 * clock.MINUTE]
 
@@ -183,7 +183,7 @@ def test_a_quiet_timer_resolves_a_quiet_incident_with_its_reason() -> None:
     incident = store.get("demo", incident_id)
     assert incident is not None
     assert (incident.status, incident.resolution) == ("resolved", "quiet")
-    assert store.outbox[-1].payload["kind"] == "IncidentResolved"
+    assert [fact["kind"] for fact in store.outbox[-1].payload["facts"]] == ["IncidentResolved"]
 
 
 def test_a_quiet_timer_that_is_early_is_set_again() -> None:
@@ -209,7 +209,8 @@ def outages(count: int) -> tuple[MemoryLedger, MemoryIncidentStore]:
 
 def test_timers_that_are_due_together_share_a_row_and_a_transaction() -> None:
     ledger, store = outages(6)
-    (timer,) = [row for row in store.outbox if row.kind == "timer"]
+    facts, timer = store.outbox
+    assert {fact["detail"]["incident_id"] for fact in facts.payload["facts"]} == set(store.rows)
     assert sorted(timer.payload["incident_ids"]) == sorted(store.rows)
     saves: list[str] = []
     store.hook = saves.append
