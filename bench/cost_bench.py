@@ -32,8 +32,8 @@ from bench.capacity import item_size, read_units, write_units
 
 #: Messages (requests) of one score invocation: BatchSize of the template.
 MESSAGES = 100
-#: Timers of one correlate invocation: BatchSize of the template.
-TIMERS = 100
+#: Timers of one correlate invocation and facts of one notify invocation: BatchSize of the template.
+TIMERS, NOTICES = 100, 2
 #: Requests sent per run by events per request.
 REQUESTS = {1: 600, 25: 300, 100: 200}
 #: Other sizes of batches that are priced: events per request, messages per score invocation, score invocations per
@@ -284,15 +284,16 @@ class Pipeline:
             raise RuntimeError(f"{function} gave messages back: {self.log.last}")
 
     def drain_facts(self, part: str = "") -> None:
-        """Rules of the bus: EventScored wakes correlate, with all that waits, and each other fact wakes notify."""
+        """Rules of the bus: EventScored wakes correlate, with all that waits; other facts, told together, wake notify."""
         while self.meter.facts:
             wakes = [one for one in self.meter.facts if one["detail-type"] == "EventScored"]
             others = [one for one in self.meter.facts if one["detail-type"] != "EventScored"]
             self.meter.facts.clear()
             if wakes:
                 self.queue("correlate", [json.dumps(one) for one in wakes], part)
-            for one in others:
-                self.queue("notify", [json.dumps(one)], part and f"{part} notify")
+            for start in range(0, len(others), NOTICES):
+                bodies = [json.dumps(one) for one in others[start : start + NOTICES]]
+                self.queue("notify", bodies, part and f"{part} notify")
 
     def send(self, front: str, data: bytes, key: str) -> None:
         event = stack.url_event(data, key) if front == "url" else stack.rest_event("POST", "/v1/events", key, data)

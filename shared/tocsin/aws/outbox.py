@@ -1,7 +1,8 @@
 """The outbox: rows written in the action's own transaction, sent right after it, and swept by the relay if that fails.
 
-Rows sit, packed, in a partition per project, minute and shard; those of one moment share one. A directory row per such partition (`due#<minute>`) lets the
-relay find what is due without a scan. A row is deleted when it was sent; a directory row leaves by TTL.
+Rows sit, packed, in a partition per project, minute and shard; those of one moment share one. A directory row per
+such partition (`due#<minute>`) lets the relay find what is due without a scan. A row is deleted when it was sent; a
+directory row leaves by TTL.
 """
 
 from __future__ import annotations
