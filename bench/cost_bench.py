@@ -284,7 +284,7 @@ class Pipeline:
             raise RuntimeError(f"{function} gave messages back: {self.log.last}")
 
     def drain_facts(self, part: str = "") -> None:
-        """Rules of the bus: EventScored wakes correlate, with all that waits; other facts, told together, wake notify."""
+        """Rules of the bus: EventScored wakes correlate, with all that waits; other facts told together wake notify."""
         while self.meter.facts:
             wakes = [one for one in self.meter.facts if one["detail-type"] == "EventScored"]
             others = [one for one in self.meter.facts if one["detail-type"] != "EventScored"]

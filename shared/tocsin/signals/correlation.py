@@ -64,6 +64,7 @@ __all__ = [
     "correlate",
     "give_verdict",
     "incident_ids",
+    "matters",
     "merge",
     "needed",
     "note",
@@ -223,13 +224,19 @@ def needed(signals: Iterable[Signal], topology: Topology, policy: Policy = DEFAU
     (see incidents.incident_ids), following merged_into."""
     wanted: set[str] = set()
     for signal in signals:
+        if not matters(signal, policy):
+            continue
         if signal.status == "firing":
-            if signal.score >= policy.gate:
-                own, lookup = tokens(signal, topology, policy)
-                wanted.update(own, lookup, (_alert_token(signal),))
+            own, lookup = tokens(signal, topology, policy)
+            wanted.update(own, lookup, (_alert_token(signal),))
         else:
             wanted.update(_own(signal, topology), (_alert_token(signal),))
     return wanted
+
+
+def matters(signal: Signal, policy: Policy = DEFAULT_POLICY) -> bool:
+    """Whether a signal can change an incident; one that fires below the gate cannot."""
+    return signal.status != "firing" or signal.score >= policy.gate
 
 
 def _reason(link: Lookup, apart: int, topology: Topology) -> str:
@@ -287,11 +294,9 @@ class _Engine:
 
     def take(self, signal: Signal, max_items: int) -> bool:
         """Deal with one signal; False if it has to wait for the next transaction."""
-        if signal.status == "firing":
-            if signal.score < self.policy.gate:
-                return True
-            return self._fire(signal, max_items)
-        return self._hear(signal, max_items)
+        if not matters(signal, self.policy):
+            return True
+        return self._fire(signal, max_items) if signal.status == "firing" else self._hear(signal, max_items)
 
     def _row(self, token: str) -> list[str]:
         row = self.change.effects.index.get(token)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Final, TypeVar
 
 from tocsin.kernel import clock
@@ -22,7 +23,7 @@ from tocsin.signals.topology import Topology
 #: Commits read at a time and events correlated in one transaction.
 COMMITS_PER_ROUND: Final = 10
 EVENTS_PER_ROUND: Final = 2_000
-#: Signals tried in the first transaction of a call; later ones follow what the one before could take.
+#: Signals that matter tried in the first transaction of a call; later ones follow what the one before could take.
 FIRST_PORTION: Final = 256
 #: Nothing is begun with less time left than this.
 MIN_REMAINING_MS: Final = 3 * clock.SECOND
@@ -79,14 +80,15 @@ class CorrelateWorker:
             if remaining_ms() < MIN_REMAINING_MS:
                 raise Retry(f"project {project} has more to correlate than one call may take")
             if not pending:
-                if end != cursor:  # commits without a signal still move the cursor
+                if (end.n, end.i) != (cursor.n, cursor.i):  # commits without a signal still move the cursor
                     cursor = self._save(project, cursor, end, Effects(), self._now())
                 pending, end = self._read(project, cursor, topology)
                 if end == cursor:
                     return done
                 continue
+            reach = self._reach(pending, size)
             try:
-                cursor, effects = self._portion(project, cursor, pending[:size], pending[size:], end, topology)
+                cursor, effects = self._portion(project, cursor, pending[:reach], pending[reach:], end, topology)
             except HeadMoved:
                 races += 1
                 if races > MAX_RACES:
@@ -94,9 +96,17 @@ class CorrelateWorker:
                 cursor = self._incidents.cursor(project)
                 pending, end = [], cursor
                 continue
-            del pending[: effects.consumed]
             done += effects.consumed
-            size = min(max(4 * effects.consumed, FIRST_PORTION // 8), EVENTS_PER_ROUND)
+            if effects.consumed < reach:  # the transaction was full
+                mattered = sum(correlation.matters(one, self._policy) for one in pending[: effects.consumed])
+                size = max(4 * mattered, FIRST_PORTION // 8)
+            del pending[: effects.consumed]
+
+    def _reach(self, pending: Sequence[Signal], size: int) -> int:
+        """How many signals to try at once: as many as hold `size` that matter. The others cost a round nothing."""
+        mattering = (place for place, one in enumerate(pending, 1) if correlation.matters(one, self._policy))
+        last = next(islice(mattering, size - 1, None), len(pending))
+        return min(last, EVENTS_PER_ROUND)
 
     def _read(self, project: str, cursor: Cursor, topology: Topology) -> tuple[list[Signal], Cursor]:
         """Signals from the cursor on, and where the cursor is once they are dealt with (itself: nothing there)."""

@@ -193,6 +193,22 @@ def test_a_quiet_timer_that_is_early_is_set_again() -> None:
     assert store.outbox[-1].kind == "timer"
 
 
+def test_signals_below_the_gate_cost_no_rounds() -> None:
+    quiet = [
+        stored_event(f"q{i}", at=START_MS, entity={"type": "service", "id": "web"}, tags={"service": "web"})
+        | {"ruling_ms": START_MS, "score": 0.1, "tier": "info", "fingerprint": "fp1_q"}
+        for i in range(900)
+    ]
+    loud = [one | {"event_id": f"evt_loud{i}", "score": 0.9} for i, one in enumerate(quiet[:100])]
+    store = MemoryIncidentStore()
+    saves: list[str] = []
+    store.hook = saves.append
+    mixed = [one for i, one in enumerate(quiet) for one in ([one, loud[i // 9]] if i % 9 == 0 else [one])]
+    assert worker(logged([mixed]), store).catch_up("demo", plenty) == 1_000
+    assert saves.count("save") == 1
+    assert len(store.assigned) == 100
+
+
 def outages(count: int) -> tuple[MemoryLedger, MemoryIncidentStore]:
     """So many incidents, opened by as many services that have nothing to do with each other, in one commit."""
     fired = [
