@@ -147,6 +147,13 @@ def test_rows_due_together_are_found_by_one_directory_row(world: World) -> None:
     assert sorted(world.timers.sent, key=int) == [str(n) for n in range(20)]
 
 
+def test_a_row_in_another_form_does_not_stop_the_sweep(world: World) -> None:
+    world.add("good")
+    world.table.put(keys.outbox("demo", NOW, "out_other"), {"kind": "fact", "due": NOW, "payload": {}})
+    assert world.outbox.sweep(NOW + clock.MINUTE) == 1
+    assert world.bus.told == ["good"]
+
+
 def test_a_queue_that_was_away_gets_its_rows_later(world: World) -> None:
     world.add("a", kind="deliver")
     world.deliveries.broken = True

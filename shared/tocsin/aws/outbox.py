@@ -167,5 +167,6 @@ class DynamoOutbox:
 
     def _rows(self, project: str, minute: int, shard: int) -> Iterator[OutboxRow]:
         for row in self._table.query(keys.outbox_partition(project, f"{minute:010d}", shard)):
-            payload = unpack(row["z"])
-            yield OutboxRow(row["project"], row["row_id"], row["kind"], row["due"], payload, row.get("turn", 0))
+            if "z" in row:  # a row in another form is not ours to send, and must not stop the sweep
+                payload = unpack(row["z"])
+                yield OutboxRow(row["project"], row["row_id"], row["kind"], row["due"], payload, row.get("turn", 0))
