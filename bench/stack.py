@@ -15,7 +15,7 @@ from tools.cli.api import ROOT, contract
 
 from tocsin.access import keys
 from tocsin.access.principals import KeyRecord
-from tocsin.aws.key_store import DynamoKeyStore
+from tocsin.aws.key_store import DynamoKeys
 from tocsin.aws.table import Table
 from tocsin.kernel import clock, ids
 
@@ -70,7 +70,7 @@ def project(table: str) -> tuple[str, str]:
     now = clock.now_ms()
     name, (text, key_id) = ids.new_id("prj", now), keys.mint()
     record = KeyRecord(key_id, name, "live", keys.stored_hash(pepper, text), SCOPES, now)
-    DynamoKeyStore(Table(client("dynamodb"), table)).put(record)
+    DynamoKeys(Table(client("dynamodb"), table)).restore(record)
     return name, text
 
 

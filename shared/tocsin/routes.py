@@ -30,6 +30,10 @@ GRAMMARS: Final[Mapping[str, re.Pattern[str]]] = {
     "event": SENDER_ID,
     "incident": INCIDENT_ID,
     "channel": re.compile("chn_" + _UUID7, re.ASCII),
+    "project": re.compile("[a-z0-9][a-z0-9_-]{1,63}", re.ASCII),
+    "key": re.compile("key_[0-9A-Za-z]{12}", re.ASCII),
+    "person": re.compile("per_" + _UUID7, re.ASCII),
+    "approval": re.compile("apr_" + _UUID7, re.ASCII),
 }
 
 
@@ -64,7 +68,8 @@ class Route:
     """One operation. `scope` is None for open routes; `success` lists 2xx statuses, `refusals` its own error
     codes.
 
-    `aliases` are other paths of the same operation. `request` and `response` name shapes; `media` is the
+    `admin_token` says that a call needs an admin token of its own besides the scope. `aliases` are other paths of
+    the same operation. `request` and `response` name shapes; `media` is the
     content type of the answer. What every route of its kind can answer besides is in `codes`.
     """
 
@@ -85,6 +90,7 @@ class Route:
     refusals: tuple[str, ...] = ()
     media: str = "application/json"
     examples: tuple[Example, ...] = ()
+    admin_token: bool = False
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -94,6 +100,8 @@ class Route:
             codes |= _KEYED
         if self.names is not None:
             codes.add("ERR_NOT_FOUND")
+        if self.admin_token:
+            codes.add("ERR_ADMIN_TOKEN")
         if self.function == "api":
             codes |= {"ERR_QUERY", "ERR_ORIGIN"}
         if any(param.kind == "cursor" for param in self.query):
@@ -105,8 +113,9 @@ class Route:
 
 _KEYED: Final = frozenset(
     (
-        *("ERR_AUTH_AMBIGUOUS", "ERR_AUTH_ENV", "ERR_AUTH_INVALID", "ERR_AUTH_MISSING", "ERR_AUTH_REVOKED"),
-        *("ERR_HEADERS_TOO_LARGE", "ERR_RATE_LIMITED", "ERR_SCOPE", "ERR_UNAVAILABLE"),
+        *("ERR_AUTH_AMBIGUOUS", "ERR_AUTH_ENV", "ERR_AUTH_INVALID", "ERR_AUTH_MISSING", "ERR_AUTH_REPLAY"),
+        *("ERR_AUTH_REVOKED", "ERR_HEADERS_TOO_LARGE", "ERR_RATE_LIMITED", "ERR_SCOPE", "ERR_SIG_INVALID"),
+        *("ERR_SIG_TIME", "ERR_UNAVAILABLE"),
     )
 )
 _BODY: Final = frozenset(
@@ -122,6 +131,10 @@ EXAMPLE_EVENT: Final = "evt_t6rc23lc4gx6wz7scjuwhupaw5"
 EXAMPLE_INCIDENT: Final = "inc_019a9f00-0000-7000-8000-000000000002"
 EXAMPLE_OTHER_INCIDENT: Final = "inc_019a9f00-0000-7000-8000-000000000001"
 EXAMPLE_CHANNEL: Final = "chn_019a9f00-0000-7000-8000-000000000003"
+EXAMPLE_PROJECT: Final = "demo"
+EXAMPLE_KEY: Final = "key_4Yx0exampleK"
+EXAMPLE_PERSON: Final = "per_019a9f00-0000-7000-8000-000000000004"
+EXAMPLE_APPROVAL: Final = "apr_019a9f00-0000-7000-8000-000000000005"
 
 _PAGE: Final = (
     Param("limit", "limit", f"Items per page, 1 to {MAX_LIMIT}; {DEFAULT_LIMIT} when left out.", "25"),
@@ -505,6 +518,416 @@ ROUTES: Final[tuple[Route, ...]] = (
         request="CalibrationReturn",
         refusals=("ERR_CONFLICT",),
         examples=(Example("none", "Scores as they are without any.", body={"to": 0}),),
+    ),
+    Route(
+        "GET",
+        "/v1/projects",
+        "list_projects",
+        "access",
+        "List projects",
+        "The caller's own; for administrators of the operator's project every one.",
+        "admin:read",
+        "api",
+        "ProjectPage",
+        aliases=_aliases("/v1/projects"),
+        examples=(Example("own", "What the caller may see."),),
+    ),
+    Route(
+        "POST",
+        "/v1/projects",
+        "create_project",
+        "access",
+        "Create a project",
+        "For administrators of the operator's project only. The answer holds the project's first key, which may do "
+        "what the caller's may and is shown this once.",
+        "admin:write",
+        "api",
+        "ProjectMade",
+        aliases=_aliases("/v1/projects"),
+        request="ProjectInput",
+        success=(201,),
+        refusals=("ERR_APPROVAL_REQUIRED", "ERR_CONFLICT", "ERR_READONLY_FIELD"),
+        examples=(
+            Example("with a quota", "A shop.", status=201, body={"name": "shop", "quota": {"events_per_second": 500}}),
+        ),
+    ),
+    Route(
+        "GET",
+        "/v1/projects/{id}",
+        "get_project",
+        "access",
+        "Read a project",
+        "Name, settings and quota. ETag holds the version.",
+        "admin:read",
+        "api",
+        "ProjectAnswer",
+        aliases=_aliases("/v1/projects/{id}"),
+        names="project",
+        examples=(Example("own", "The caller's project.", id=EXAMPLE_PROJECT),),
+    ),
+    Route(
+        "PATCH",
+        "/v1/projects/{id}",
+        "change_project",
+        "access",
+        "Change a project",
+        "Name and settings are the project's to change, quota and status the operator's. Turning redaction off needs "
+        "the approval of a second person, whose id travels in X-Approval.",
+        "admin:write",
+        "api",
+        "ProjectAnswer",
+        aliases=_aliases("/v1/projects/{id}"),
+        names="project",
+        request="ProjectChange",
+        refusals=(
+            *("ERR_APPROVAL_REQUIRED", "ERR_APPROVAL_USED", "ERR_CONFLICT", "ERR_READONLY_FIELD"),
+            "ERR_SELF_APPROVAL",
+        ),
+        examples=(
+            Example(
+                "redact more",
+                "Values under this name are never stored.",
+                id=EXAMPLE_PROJECT,
+                body={"settings": {"redact_keys": ["customer_no"]}},
+            ),
+        ),
+    ),
+    Route(
+        "GET",
+        "/v1/keys",
+        "list_keys",
+        "access",
+        "List keys",
+        "Prefix, last four characters, scopes, and when each was made, last used and ends; never a key's text.",
+        "admin:read",
+        "api",
+        "KeyPage",
+        aliases=_aliases("/v1/keys"),
+        examples=(Example("all", "Every key of the project."),),
+    ),
+    Route(
+        "POST",
+        "/v1/keys",
+        "create_key",
+        "access",
+        "Create a key",
+        "At most with the scopes of the key that makes it, and for as long. The text is in this answer and nowhere "
+        "else.",
+        "admin:write",
+        "api",
+        "KeySecretAnswer",
+        aliases=_aliases("/v1/keys"),
+        request="KeyInput",
+        success=(201,),
+        refusals=("ERR_CONFLICT", "ERR_READONLY_FIELD"),
+        examples=(
+            Example("sender", "May send events, nothing else.", status=201, body={"name": "checkout"}),
+            Example(
+                "signing server",
+                "Signs its requests, until next year.",
+                status=201,
+                body={
+                    "name": "batch",
+                    "scopes": ["ingest:write"],
+                    "expires_at": "2027-01-01T00:00:00Z",
+                    "signing": True,
+                },
+            ),
+        ),
+    ),
+    Route(
+        "GET",
+        "/v1/keys/{id}",
+        "get_key",
+        "access",
+        "Read a key",
+        "Without its text.",
+        "admin:read",
+        "api",
+        "KeyAnswer",
+        aliases=_aliases("/v1/keys/{id}"),
+        names="key",
+        examples=(Example("one key", "A sender's key.", id=EXAMPLE_KEY),),
+    ),
+    Route(
+        "PATCH",
+        "/v1/keys/{id}",
+        "change_key",
+        "access",
+        "Rename a key or let it end sooner",
+        "Scopes, owner and project of a key never change: make another one.",
+        "admin:write",
+        "api",
+        "KeyAnswer",
+        aliases=_aliases("/v1/keys/{id}"),
+        names="key",
+        request="KeyChange",
+        refusals=("ERR_CONFLICT", "ERR_READONLY_FIELD"),
+        examples=(Example("rename", "A better name.", id=EXAMPLE_KEY, body={"name": "checkout, old"}),),
+    ),
+    Route(
+        "POST",
+        "/v1/keys/{id}/rotate",
+        "rotate_key",
+        "access",
+        "Replace a key",
+        "A new key of the same name, scopes and owner; the old one ends after the overlap. Takes a caller that holds "
+        "every scope of the key.",
+        "admin:write",
+        "api",
+        "KeySecretAnswer",
+        aliases=_aliases("/v1/keys/{id}/rotate"),
+        names="key",
+        request="KeyRotation",
+        success=(201,),
+        refusals=("ERR_CONFLICT", "ERR_READONLY_FIELD"),
+        examples=(
+            Example("within an hour", "The old one goes on for 3,600 s.", EXAMPLE_KEY, (), {"overlap_s": 3600}, 201),
+        ),
+    ),
+    Route(
+        "DELETE",
+        "/v1/keys/{id}",
+        "revoke_key",
+        "access",
+        "Revoke a key",
+        "It ends everywhere within 30 seconds, on administrative routes at once. Answers which keys ended now.",
+        "admin:write",
+        "api",
+        "KeysRevoked",
+        aliases=_aliases("/v1/keys/{id}"),
+        names="key",
+        query=(
+            Param(
+                "descendants", "choice", "Whether keys made by way of it end too.", "true", choices=("true", "false")
+            ),
+        ),
+        examples=(Example("with descendants", "Gone.", id=EXAMPLE_KEY, query=(("descendants", "true"),)),),
+    ),
+    Route(
+        "GET",
+        "/v1/people",
+        "list_people",
+        "access",
+        "List people",
+        "Whom keys belong to, and the most they may do.",
+        "admin:read",
+        "api",
+        "PersonPage",
+        aliases=_aliases("/v1/people"),
+        examples=(Example("all", "Removed ones included."),),
+    ),
+    Route(
+        "POST",
+        "/v1/people",
+        "add_person",
+        "access",
+        "Add a person",
+        "With at most the scopes of the caller. Keys made with this person as owner do what both allow.",
+        "admin:write",
+        "api",
+        "PersonAnswer",
+        aliases=_aliases("/v1/people"),
+        request="PersonInput",
+        success=(201,),
+        refusals=("ERR_CONFLICT", "ERR_READONLY_FIELD"),
+        examples=(Example("a sender", "May send.", status=201, body={"name": "Ada", "scopes": ["ingest:write"]}),),
+    ),
+    Route(
+        "PATCH",
+        "/v1/people/{id}",
+        "change_person",
+        "access",
+        "Change a person's name or role",
+        "A role may always shrink; it grows by what the caller holds.",
+        "admin:write",
+        "api",
+        "PersonAnswer",
+        aliases=_aliases("/v1/people/{id}"),
+        names="person",
+        request="PersonChange",
+        refusals=("ERR_CONFLICT", "ERR_READONLY_FIELD"),
+        examples=(Example("rename", "She married.", id=EXAMPLE_PERSON, body={"name": "Grace B. Hopper"}),),
+    ),
+    Route(
+        "DELETE",
+        "/v1/people/{id}",
+        "remove_person",
+        "access",
+        "Remove a person",
+        "Their keys and tokens do nothing from then on: on administrative routes at once, elsewhere within 30 seconds.",
+        "admin:write",
+        "api",
+        "PersonAnswer",
+        aliases=_aliases("/v1/people/{id}"),
+        names="person",
+        refusals=("ERR_CONFLICT",),
+        examples=(Example("remove", "Left the company.", id=EXAMPLE_PERSON),),
+    ),
+    Route(
+        "GET",
+        "/v1/approvals",
+        "list_approvals",
+        "access",
+        "List approvals",
+        "Newest first.",
+        "approvals:read",
+        "api",
+        "ApprovalPage",
+        aliases=_aliases("/v1/approvals"),
+        query=_PAGE,
+        examples=(Example("newest", "What was asked lately."),),
+    ),
+    Route(
+        "POST",
+        "/v1/approvals",
+        "request_approval",
+        "access",
+        "Ask a second person to approve one request",
+        "Describes the request exactly as it will be sent. It is good once, for 24 hours, for the caller alone.",
+        "approvals:write",
+        "api",
+        "ApprovalAnswer",
+        aliases=_aliases("/v1/approvals"),
+        request="ApprovalInput",
+        success=(201,),
+        refusals=("ERR_CONFLICT", "ERR_READONLY_FIELD"),
+        examples=(
+            Example(
+                "redaction off",
+                "For a test of what senders send.",
+                status=201,
+                body={
+                    "request": {
+                        "method": "PATCH",
+                        "path": f"/v1/projects/{EXAMPLE_PROJECT}",
+                        "body": {"settings": {"redaction": "off"}},
+                    },
+                    "reason": "synthetic data only",
+                },
+            ),
+        ),
+    ),
+    Route(
+        "GET",
+        "/v1/approvals/{id}",
+        "get_approval",
+        "access",
+        "Read an approval",
+        "What is to be approved, by whom it was asked, and what became of it.",
+        "approvals:read",
+        "api",
+        "ApprovalAnswer",
+        aliases=_aliases("/v1/approvals/{id}"),
+        names="approval",
+        examples=(Example("pending", "Not yet decided.", id=EXAMPLE_APPROVAL),),
+    ),
+    Route(
+        "POST",
+        "/v1/approvals/{id}/approve",
+        "approve",
+        "access",
+        "Approve a request",
+        "By a person who has no part in the requester's keys (403 ERR_SELF_APPROVAL).",
+        "approvals:approve",
+        "api",
+        "ApprovalAnswer",
+        aliases=_aliases("/v1/approvals/{id}/approve"),
+        names="approval",
+        request="Decision",
+        refusals=("ERR_APPROVAL_USED", "ERR_SELF_APPROVAL"),
+        examples=(Example("approve", "Go ahead.", id=EXAMPLE_APPROVAL, body={"note": "seen the data"}),),
+    ),
+    Route(
+        "POST",
+        "/v1/approvals/{id}/reject",
+        "reject",
+        "access",
+        "Reject or withdraw a request",
+        "By somebody who may approve, or by who asked.",
+        "approvals:write",
+        "api",
+        "ApprovalAnswer",
+        aliases=_aliases("/v1/approvals/{id}/reject"),
+        names="approval",
+        request="Decision",
+        refusals=("ERR_APPROVAL_USED",),
+        examples=(Example("reject", "Rather not.", id=EXAMPLE_APPROVAL, body={}),),
+    ),
+    Route(
+        "POST",
+        "/v1/tokens",
+        "create_token",
+        "access",
+        "Get a token",
+        "A short-lived JWT for people and the console, with all of the caller's scopes or some. With `request`, an "
+        "admin token that allows this one request once. A caller that came with a token gets none.",
+        "tokens:write",
+        "api",
+        "TokenAnswer",
+        aliases=_aliases("/v1/tokens"),
+        request="TokenInput",
+        success=(201,),
+        examples=(
+            Example("access token", "Five minutes.", status=201, body={"life_s": 300}),
+            Example(
+                "admin token",
+                "For one request.",
+                status=201,
+                body={
+                    "request": {"method": "POST", "path": "/v1/tokens/keys/rotate", "body": {"compromised": True}},
+                },
+            ),
+        ),
+    ),
+    Route(
+        "GET",
+        "/v1/tokens/keys",
+        "list_token_keys",
+        "access",
+        "Public keys of tokens",
+        "A JWK Set (RFC 7517) with every key that is trusted or about to sign.",
+        "tokens:read",
+        "api",
+        "object",
+        aliases=_aliases("/v1/tokens/keys"),
+        media="application/jwk-set+json",
+        examples=(Example("keys", "For those who check tokens themselves."),),
+    ),
+    Route(
+        "POST",
+        "/v1/tokens/keys/rotate",
+        "rotate_token_keys",
+        "access",
+        "Begin a new signing key of tokens",
+        "For administrators of the operator's project only. It signs five minutes from now, the old one is trusted "
+        "until its last token has ended; when compromised, at once.",
+        "admin:write",
+        "api",
+        "TokenKeysAnswer",
+        aliases=_aliases("/v1/tokens/keys/rotate"),
+        request="TokenKeysRotation",
+        success=(201,),
+        refusals=("ERR_CONFLICT",),
+        examples=(Example("rotate", "As a routine.", status=201, body={}),),
+        admin_token=True,
+    ),
+    Route(
+        "GET",
+        "/v1/usage",
+        "get_usage",
+        "access",
+        "Read usage",
+        "Events and bytes as stored, and LLM tokens, by UTC day; the last 30 days unless from and to say otherwise, at "
+        "most 92.",
+        "admin:read",
+        "api",
+        "UsageAnswer",
+        aliases=_aliases("/v1/usage"),
+        query=_TIMES,
+        examples=(
+            Example("a day", "One day.", query=(("from", "2026-11-20T00:00:00Z"), ("to", "2026-11-21T00:00:00Z"))),
+        ),
     ),
     Route(
         "GET",

@@ -31,6 +31,7 @@ class Settings:
     secret_webhook: str = ""
     secret_envelope: str = ""
     api_url: str = ""
+    secret_token: str = ""
     egress_allow: str = ""
     mail_from: str = ""
     smtp_host: str = ""

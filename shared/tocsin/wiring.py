@@ -26,8 +26,12 @@ from tocsin.settings import settings
 from tocsin.signals.ports import Message, Sealed
 
 if TYPE_CHECKING:
+    from tocsin.access.limits import Gate, Limiter
     from tocsin.access.principals import KeyStore, Principal
-    from tocsin.api.ports import ApiRooms
+    from tocsin.access.projects import CachedProjects
+    from tocsin.access.signatures import Signatures
+    from tocsin.access.tokens import Tokens
+    from tocsin.api.ports import AccessRooms, ApiRooms
     from tocsin.aws.bus import EventBus
     from tocsin.aws.delivery_store import DynamoChannels, DynamoNotifications, DynamoRouting
     from tocsin.aws.documents import CalibrationDocuments, Documents, TopologyDocuments
@@ -43,8 +47,10 @@ if TYPE_CHECKING:
     from tocsin.delivery.webhook import SignedWebhooks
     from tocsin.kernel.http import Request
     from tocsin.kernel.pseudonyms import Pseudonyms
+    from tocsin.kernel.redaction import Profile, Redactor
     from tocsin.signals.correlation import Policy
     from tocsin.signals.correlator import CorrelateWorker
+    from tocsin.signals.events import Event
     from tocsin.signals.intake import Intake
     from tocsin.signals.scorer import ScoreWorker
 
@@ -165,18 +171,94 @@ def correlator() -> CorrelateWorker:
 @lru_cache(maxsize=1)
 def _key_store() -> KeyStore:
     from tocsin.access.principals import CachedKeyStore
-    from tocsin.aws.key_store import DynamoKeyStore
+    from tocsin.aws.key_store import DynamoKeys
 
-    return CachedKeyStore(DynamoKeyStore(table()), time.monotonic)
+    return CachedKeyStore(DynamoKeys(table()), time.monotonic)
+
+
+def _env() -> str:
+    """The kind of key that this stage takes."""
+    return "live" if settings().stage != "test" else "test"
+
+
+def _pepper() -> bytes:
+    return secret(settings().require("secret_pepper"))
+
+
+def _token_secret() -> bytes:
+    return secret(settings().require("secret_token"))
+
+
+@lru_cache(maxsize=1)
+def projects() -> CachedProjects:
+    from tocsin.access.projects import CachedProjects, Projects
+    from tocsin.aws.key_store import DynamoProjects
+
+    store = DynamoProjects(table())
+    return CachedProjects(Projects(store, store.is_operator).of, time.monotonic)
+
+
+@lru_cache(maxsize=1)
+def tokens() -> Tokens:
+    """Imports cryptography, so nobody asks for it before a token is presented or wanted."""
+    from tocsin.access.tokens import TokenKeys, Tokens
+    from tocsin.aws.access_store import DynamoKeySet, DynamoOnce
+
+    trusted = TokenKeys(_token_secret(), DynamoKeySet(table()), clock.now_ms)
+    issuer = f"tocsin:{settings().stack}:{settings().stage}"
+    return Tokens(trusted, _key_store(), DynamoOnce(table()), issuer, clock.now_ms)
+
+
+@lru_cache(maxsize=1)
+def _signatures() -> Signatures:
+    from tocsin.access.signatures import Signatures
+    from tocsin.aws.access_store import DynamoOnce
+
+    prefixes = ("", f"/{settings().stage}")
+    return Signatures(_key_store(), DynamoOnce(table()), _token_secret(), _env(), clock.now_ms, prefixes)
+
+
+@lru_cache(maxsize=1)
+def limiter() -> Limiter:
+    from tocsin.access.limits import Limiter
+    from tocsin.aws.limit_store import DynamoLimits
+
+    return Limiter(DynamoLimits(client("dynamodb"), settings().require("table")), lambda: time.time_ns() // 1000)
+
+
+@lru_cache(maxsize=1)
+def _gate() -> Gate:
+    from tocsin.access import limits, principals
+    from tocsin.access.admin import LastUsed, Narrower
+    from tocsin.aws.key_store import DynamoKeys, DynamoPeople
+    from tocsin.aws.limit_store import DynamoFailures
+
+    def by_key(request: Request) -> Principal:
+        return principals.authenticate(request, _key_store(), _pepper(), clock.now_ms(), _env())
+
+    def by_token(request: Request) -> Principal:
+        return tokens().authenticate(principals.credential(request))
+
+    def by_signature(request: Request) -> Principal:
+        return _signatures().authenticate(request)
+
+    return limits.Gate(
+        [
+            limits.Scheme(principals.carries_signature, principals.shown_signature, by_signature),
+            limits.Scheme(principals.carries_token, principals.credential, by_token),
+            limits.Scheme(principals.carries_key, principals.credential, by_key),
+        ],
+        limits.Brake(DynamoFailures(client("dynamodb"), settings().require("table")), time.time),
+        limits.RequestLimit(limiter()),
+        projects().require_active,
+        Narrower(DynamoPeople(table()), time.monotonic).narrow,
+        LastUsed(DynamoKeys(table()), clock.now_ms).used,
+    )
 
 
 def principal_of(request: Request) -> Principal:
-    """The caller of a request. Refuses with 401 or 400 as tocsin.access.principals.authenticate says."""
-    from tocsin.access.principals import authenticate
-
-    pepper = secret(settings().require("secret_pepper"))
-    env = "live" if settings().stage != "test" else "test"
-    return authenticate(request, _key_store(), pepper, clock.now_ms(), env)
+    """The caller of a request, counted against its limit. Refuses as tocsin.access.limits.Gate says."""
+    return _gate().principal_of(request)
 
 
 def origin() -> str | None:
@@ -203,17 +285,34 @@ def events() -> DynamoEventReader:
     return DynamoEventReader(table(), ledger(), incidents())
 
 
+@lru_cache(maxsize=64)
+def _redactor(keys: tuple[str, ...], profile: Profile) -> Redactor:
+    from tocsin.kernel.redaction import REDACT_KEYS, Redactor
+
+    return Redactor({*REDACT_KEYS, *keys}, profile)
+
+
+def _protect(project: str, event: Event) -> Event:
+    """An event as the project's settings let it be stored. Users become pseudonyms whatever the settings say."""
+    from tocsin.kernel.pseudonyms import protect
+
+    chosen = projects().of(project).settings
+    if chosen.redaction == "off":
+        return _pseudonyms(project).event(event)
+    return protect(event, _redactor(chosen.redact_keys, chosen.redaction_profile), _pseudonyms(project))
+
+
 @lru_cache(maxsize=1)
 def intake() -> Intake:
-    from tocsin.kernel.pseudonyms import protect
-    from tocsin.kernel.redaction import Redactor
+    from tocsin.access.limits import EventQuota
     from tocsin.signals.intake import Intake
 
-    redactor = Redactor()
+    events = EventQuota(limiter())
     return Intake(
         sealed_queue(),
         marks=ledger(),
-        protect=lambda project, event: protect(event, redactor, _pseudonyms(project)),
+        protect=_protect,
+        quota=lambda project, urgent: events.decide(project, urgent, projects().of(project).quota),
     )
 
 
@@ -339,6 +438,28 @@ def supervisor() -> Supervisor:
 
 
 @lru_cache(maxsize=1)
+def access() -> AccessRooms:
+    from tocsin.access.admin import Directory, Keys, People
+    from tocsin.access.approvals import Approvals
+    from tocsin.access.projects import Projects
+    from tocsin.api.ports import AccessRooms
+    from tocsin.aws.access_store import DynamoApprovals, DynamoUsage
+    from tocsin.aws.key_store import DynamoKeys, DynamoPeople, DynamoProjects
+
+    records, keys, people = DynamoProjects(table()), DynamoKeys(table()), DynamoPeople(table())
+    directory = Directory(keys, people, clock.now_ms)
+    return AccessRooms(
+        projects=Projects(records, records.is_operator),
+        keys=Keys(keys, people, _pepper(), _token_secret(), _env()),
+        people=People(people),
+        directory=directory,
+        approvals=Approvals(DynamoApprovals(table()), directory),
+        usage=DynamoUsage(table()),
+        tokens=tokens,
+    )
+
+
+@lru_cache(maxsize=1)
 def api() -> ApiRooms:
     from tocsin.api.ports import ApiRooms
     from tocsin.api.writer import IncidentOperations
@@ -359,6 +480,7 @@ def api() -> ApiRooms:
         notifications=notifications(),
         healings=Healings(table()),
         health=StackHealth(watch()),
+        access=access,
         cursor_key=secret(settings().require("secret_cursor")),
         now=clock.now_ms,
         origin=origin(),

@@ -23,6 +23,7 @@ from tests.support.access_fakes import (
     ProjectRows,
     UsageRows,
 )
+from tests.support.keys import fixed_sealer
 
 from tocsin.access import keys
 from tocsin.access.admin import Person
@@ -31,21 +32,24 @@ from tocsin.access.limits import Limiter, Rate
 from tocsin.access.principals import KeyRecord
 from tocsin.access.projects import Project, ProjectSettings, Quota
 from tocsin.aws import keys as table_keys
-from tocsin.aws.access_store import (
-    DynamoApprovals,
-    DynamoKeys,
-    DynamoKeySet,
-    DynamoOnce,
-    DynamoPeople,
-    DynamoProjects,
-    DynamoUsage,
-)
-from tocsin.aws.key_store import DynamoKeyStore
+from tocsin.aws.access_store import DynamoApprovals, DynamoKeySet, DynamoOnce, DynamoUsage
+from tocsin.aws.bucket import Bucket
+from tocsin.aws.key_store import DynamoKeys, DynamoPeople, DynamoProjects
+from tocsin.aws.keys import day
+from tocsin.aws.ledger import DynamoLedger
 from tocsin.aws.limit_store import DynamoFailures, DynamoLimits
 from tocsin.aws.table import Table
 from tocsin.kernel import clock
 from tocsin.kernel.errors import Retry
-from tocsin.kernel.ids import new_id
+from tocsin.kernel.ids import new_id, uuid7
+from tocsin.signals.ports import Commit
+
+
+class MemoryBucket(Bucket):
+    """Nothing of these tests is large enough for a bucket."""
+
+    def __init__(self) -> None:
+        return
 
 
 @dataclass
@@ -110,8 +114,8 @@ def _record(project: str = "p1", at: int = NOW, **changes: Any) -> KeyRecord:
 
 
 def test_a_project_is_written_over_the_version_that_was_read(stores: Stores) -> None:
-    settings = ProjectSettings(30, ("iban",), "on", "prose", Quota(requests_per_second=5))
-    project = Project("prj_1", "Shop", NOW, "key_x", "active", settings, 1)
+    settings = ProjectSettings(("iban",), "on", "prose")
+    project = Project("prj_1", "Shop", NOW, "key_x", "active", settings, Quota(requests_per_second=5), 1)
     assert stores.projects.get("prj_1") is None
     assert stores.projects.put(project, 0)
     assert not stores.projects.put(project, 0)
@@ -120,6 +124,9 @@ def test_a_project_is_written_over_the_version_that_was_read(stores: Stores) -> 
     assert not stores.projects.put(changed, 7)
     assert stores.projects.put(changed, 1)
     assert stores.projects.get("prj_1") == changed
+    older = Project("prj_2", "Before", NOW - 1, version=1)
+    assert stores.projects.put(older, 0)
+    assert list(stores.projects.all()) == [older, changed]
 
 
 def test_a_key_is_found_by_id_and_listed_by_project_in_order(stores: Stores) -> None:
@@ -220,14 +227,41 @@ def test_approvals_are_listed_newest_first_without_gap(stores: Stores, limit: in
 def test_usage_is_added_by_day_and_exported_marks_stay_apart(stores: Stores) -> None:
     stores.usage.add("p1", "20261119", {"events": 2, "bytes": 10})
     stores.usage.add("p1", "20261119", {"events": 3})
-    stores.usage.add("p1", "20261120", {"requests": 1})
-    stores.usage.add("p2", "20261120", {"requests": 9})
+    stores.usage.add("p1", "20261120", {"llm_tokens": 1})
+    stores.usage.add("p2", "20261120", {"llm_tokens": 9})
     assert not stores.usage.exported("p1", "20261119", "events")
     stores.usage.mark_exported("p1", "20261119", "events", 5, NOW)
     assert stores.usage.exported("p1", "20261119", "events")
     told = [(day, dict(row)) for day, row in stores.usage.days("p1", "20261101", "20261130")]
-    assert told == [("20261119", {"events": 5, "bytes": 10}), ("20261120", {"requests": 1})]
+    assert told == [("20261119", {"events": 5, "bytes": 10}), ("20261120", {"llm_tokens": 1})]
     assert [day for day, _ in stores.usage.days("p1", "20261120", "20261120")] == ["20261120"]
+
+
+def test_commits_count_their_events_and_bytes_by_day_at_no_extra_row(table: Table) -> None:
+    ledger, usage = DynamoLedger(table, MemoryBucket(), fixed_sealer(), retention_days=90), DynamoUsage(table)
+
+    def commit(count: int, at: int) -> None:
+        event = {"source": "s", "type": "t", "entity": {"type": "", "id": ""}, "tier": "low", "status": "firing"}
+        events = [{**event, "tags": {}, "ruling_ms": at, "title": "x"} for _ in range(count)]
+        ledger.commit("p1", Commit(uuid7(at), ledger.head("p1"), at, "t", events, {}, {}, {}))
+
+    def rows() -> int:
+        return len(boto3.client("dynamodb").scan(TableName="t")["Items"])
+
+    commit(2, NOW)
+    one = dict(usage.days("p1", day(NOW), day(NOW)))[day(NOW)]
+    assert one["events"] == 2
+    assert one["bytes"] > 100
+    before = rows()
+    commit(3, NOW + 1)
+    assert rows() - before == 2, "the commit and its log row"
+    commit(5, NOW + clock.DAY)
+    commit(7, NOW)  # by a worker whose clock is a day behind
+    usage.add("p1", day(NOW + clock.DAY), {"llm_tokens": 8})
+    told = dict(usage.days("p1", day(NOW), day(NOW + 9 * clock.DAY)))
+    assert {name: row["events"] for name, row in told.items()} == {day(NOW): 5, day(NOW + clock.DAY): 12}
+    assert told[day(NOW)]["bytes"] > one["bytes"]
+    assert told[day(NOW + clock.DAY)]["llm_tokens"] == 8
 
 
 def test_failures_of_a_source_add_up_within_a_minute(stores: Stores) -> None:
@@ -298,17 +332,12 @@ def test_trouble_is_told_as_trouble(error: Exception) -> None:
         DynamoFailures(Failing(error), "t").add("192.0.2.1", 1, 1)
 
 
-def test_keys_of_before_can_be_read_and_listed_once_restored(table: Table) -> None:
+def test_a_known_key_is_restored_as_often_as_one_likes(table: Table) -> None:
     record, store = _record(), DynamoKeys(table)
-    DynamoKeyStore(table).put(record)
+    for _ in range(2):
+        store.restore(record)
     assert store.get(record.key_id) == record
-    assert list(store.of_project("p1")) == []
-    store.restore(record)
-    store.restore(record)
     assert list(store.of_project("p1")) == [record]
-    assert DynamoKeyStore(table).get(record.key_id) == record
-    assert store.touch(record.key_id, NOW, NOW)
-    assert store.revoke("p1", record.key_id, NOW)
 
 
 def test_the_operator_is_the_project_of_operations(table: Table) -> None:
@@ -317,18 +346,6 @@ def test_the_operator_is_the_project_of_operations(table: Table) -> None:
     table.put(table_keys.ops_project(), {"project": "p1"})
     assert projects.is_operator("p1")
     assert not projects.is_operator("p2")
-
-
-def test_an_approval_is_spent_with_its_action_or_not_at_all(table: Table) -> None:
-    approvals, usage = DynamoApprovals(table), DynamoUsage(table)
-    approval = _approval()
-    approvals.put(approval, 0)
-    used = replace(approval, status="used", version=2)
-    action = usage.add_write("p1", "20261120", {"events": 1})
-    table.transact([approvals.put_write(used, 1), action])
-    with pytest.raises(Exception, match="condition failed"):
-        table.transact([approvals.put_write(used, 1), action])
-    assert [dict(row) for _, row in usage.days("p1", "20261120", "20261120")] == [{"events": 1}]
 
 
 def test_everything_of_a_project_lies_under_its_prefix(table: Table) -> None:

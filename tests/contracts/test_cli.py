@@ -21,12 +21,15 @@ import pytest
 from click.testing import CliRunner
 from moto import mock_aws
 from standardwebhooks import Webhook
+from tests.support.stripe import Stripe
 from tools import demo
 from tools.cli.__main__ import QUEUES, tocsin
 from tools.cli.api import Api, ApiError, contract
 from tools.cli.replay import since_ms
 from tools.receiver import Receiver, signature_problem
 
+from tocsin.access.usage import day_of
+from tocsin.aws.access_store import DynamoUsage
 from tocsin.aws.table import Table
 from tocsin.aws.watch import Healings
 from tocsin.delivery import signing
@@ -68,6 +71,28 @@ EXPLAINED = {
     "to_next_tier": {"text": "0.2 more"},
     "to_lower_tier": None,
 }
+KEY = {
+    "id": "key_4Yx0exampleK",
+    "prefix": "tcn_live_4Yx0exampleK",
+    "last_four": "9Qz1",
+    "status": "active",
+    "name": "checkout",
+    "scopes": ["ingest:write"],
+    "created_at": "2026-11-20T12:00:00.000Z",
+    "last_used_at": None,
+    "expires_at": None,
+}
+PROJECT = {
+    "id": "prj_1",
+    "name": "shop",
+    "status": "active",
+    "quota": {"events_per_second": 500},
+    "created_at": "2026-11-20T12:00:00.000Z",
+}
+USAGE = {
+    "items": [{"day": "2026-11-20", "events": 12, "bytes": 3400, "llm_tokens": 0}],
+    "totals": {"events": 12, "bytes": 3400, "llm_tokens": 0},
+}
 HEALING = {
     "id": "heal_1",
     "at": "2026-11-20T12:00:00.000Z",
@@ -90,6 +115,9 @@ class Server:
             "/v1/incidents": {"items": [INCIDENT]},
             f"/v1/incidents/{INCIDENT['id']}": INCIDENT,
             "/v1/healings": {"items": [HEALING]},
+            "/v1/keys": {"items": [KEY]},
+            "/v1/projects": {"items": [PROJECT]},
+            "/v1/usage": USAGE,
         }
         self.answers: list[tuple[int, Any]] = []
         self.requests: list[tuple[str, str, dict[str, str], str, str, bytes]] = []
@@ -108,7 +136,7 @@ class Server:
                 self.end_headers()
                 self.wfile.write(raw)
 
-            do_GET = do_POST = _serve  # noqa: N815 - the names that http.server calls
+            do_GET = do_POST = do_DELETE = _serve  # noqa: N815 - the names that http.server calls
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
@@ -152,6 +180,9 @@ def run(*arguments: str, stdin: str | None = None) -> Any:
         (("incidents", INCIDENT["id"]), ("orders-db fired first", "a depends on b", "opened")),
         (("explain", "e-1"), ("0.731059", "+3.400000", "-2.400000", "+1.000000", "0.2 more")),
         (("healings",), ("mapping score", "healed", "4.3 s")),
+        (("keys", "list"), ("key_4Yx0exampleK", "tcn_live_4Yx0exampleK…9Qz1", "ingest:write")),
+        (("projects", "list"), ("prj_1", "active", "500", "shop")),
+        (("usage",), ("2026-11-20", "12", "3400", "all")),
     ],
 )
 def test_reading(server: Server, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
@@ -159,7 +190,7 @@ def test_reading(server: Server, arguments: tuple[str, ...], words: tuple[str, .
     assert result.exit_code == 0, result.output
     for word in words:
         assert word in result.output
-    key = "tcn_live_a" if arguments[0] == "healings" else "tcn_live_p"
+    key = "tcn_live_a" if arguments[0] in ("healings", "keys", "projects", "usage") else "tcn_live_p"
     assert {request[3] for request in server.requests} == {key}
 
 
@@ -168,6 +199,60 @@ def test_json_is_what_the_api_said(server: Server, command: tuple[str, ...]) -> 
     said = json.loads(run(*command, "--json").output)
     page = server.pages["/v1/events/e-1/explain" if command[0] == "explain" else f"/v1/{command[0]}"]
     assert said == page.get("items", page)
+
+
+def test_a_key_is_made_rotated_and_revoked(server: Server) -> None:
+    made = {**KEY, "key": "tcn_live_whole", "signing_secret": "tss_whole"}
+    server.answers = [(201, {"data": made}), (201, {"data": made}), (200, {"data": {"revoked": [KEY["id"]]}})]
+    said = run("keys", "create", "--name", "checkout", "--scope", "ingest:write", "--signing")
+    assert said.output.splitlines()[1:] == ["tcn_live_whole", "tss_whole"]
+    assert "tcn_live_whole" in run("keys", "rotate", KEY["id"], "--overlap", "60").output
+    assert KEY["id"] in run("keys", "revoke", KEY["id"], "--descendants").output
+    create, rotate, revoke = server.requests
+    assert json.loads(create[5]) == {"name": "checkout", "scopes": ["ingest:write"], "signing": True}
+    assert (rotate[1], json.loads(rotate[5])) == (f"/v1/keys/{KEY['id']}/rotate", {"overlap_s": 60})
+    assert revoke[:3] == ("DELETE", f"/v1/keys/{KEY['id']}", {"descendants": "true"})
+
+
+def test_a_new_project_comes_with_its_first_key(server: Server) -> None:
+    server.answers = [(201, {"data": {**PROJECT, "first_key": {**KEY, "key": "tcn_live_whole"}}})]
+    assert run("projects", "create", "shop").output.splitlines()[::2] == ["prj_1", "tcn_live_whole"]
+    assert json.loads(server.requests[0][5]) == {"name": "shop"}
+
+
+def test_usage_goes_to_stripe_where_a_key_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"endpoint_url": None, "resources": {"TableName": "t"}}
+    (tmp_path / "tocsin.json").write_text(json.dumps(found))
+    file = tmp_path / "accounts.json"
+    file.write_text(json.dumps({"p1": {"customer": "cus_1", "meters": {"events": "tocsin_events"}}}))
+    monkeypatch.setenv("TOCSIN_HOME", str(tmp_path))
+    monkeypatch.delenv("STRIPE_SECRET_KEY", raising=False)
+    assert "STRIPE_SECRET_KEY is not set" in run("bill", str(file)).output
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "STRIPE_SECRET_KEY"):
+        monkeypatch.setenv(name, "sk_test_x")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    now = clock.now_ms()
+    stripe = Stripe(now)
+    try:
+        with mock_aws():
+            client = boto3.client("dynamodb")
+            client.create_table(
+                TableName="t",
+                BillingMode="PAY_PER_REQUEST",
+                KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+                AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
+            )
+            DynamoUsage(Table(client, "t")).add("p1", day_of(now - 2 * clock.DAY), {"events": 41})
+            said = run("bill", str(file), "--stripe-url", stripe.url)
+            assert "41" in said.output, said.output
+            run("bill", str(file), "--stripe-url", stripe.url)
+            stripe.close()
+            DynamoUsage(Table(client, "t")).add("p1", day_of(now - 3 * clock.DAY), {"events": 1})
+            assert "run it again" in run("bill", str(file), "--stripe-url", stripe.url).output
+    finally:
+        stripe.server.server_close()
+    assert stripe.values("tocsin_events") == 41
 
 
 def test_filters_are_passed_on(server: Server) -> None:

@@ -95,6 +95,17 @@ def test_the_open_routes_and_the_table_need_no_pydantic() -> None:
     assert done.returncode == 0
 
 
+def test_a_request_with_a_key_needs_no_cryptography_of_tokens() -> None:
+    """joserfc and what it stands on cost a cold start more than all of the way in; only a token pays for them."""
+    program = (
+        "import sys, functions.ingest.handler, functions.api.handler, tocsin.access.limits, tocsin.access.admin, "
+        "tocsin.access.signatures, tocsin.aws.key_store, tocsin.aws.access_store, tocsin.aws.limit_store; "
+        "sys.exit('joserfc' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": "shared:."}, check=False)
+    assert done.returncode == 0
+
+
 def test_a_path_that_is_too_long_is_not_looked_at() -> None:
     with pytest.raises(Refusal) as caught:
         matching.match("/v1/events/" + "x" * 600)

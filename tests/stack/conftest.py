@@ -25,7 +25,7 @@ from tocsin.access.principals import KeyRecord
 from tocsin.aws import keys as table_keys
 from tocsin.aws.bucket import Bucket
 from tocsin.aws.data_keys import KmsKeyRing
-from tocsin.aws.key_store import DynamoKeyStore
+from tocsin.aws.key_store import DynamoKeys
 from tocsin.aws.ledger import DynamoLedger
 from tocsin.aws.table import Table
 from tocsin.kernel import clock
@@ -43,9 +43,12 @@ class Reply:
 
 @dataclass(frozen=True)
 class Deployed:
-    """Addresses and keys of the stack under test, and clients that speak to its cloud."""
+    """Addresses and keys of the stack under test, and clients that speak to its cloud. `source` is the address that
+    requests come from, as the emulator believes it: tests that guess credentials have one of their own.
+    """
 
     contract: dict[str, Any]
+    source: str = "127.0.0.1"
 
     @property
     def outputs(self) -> dict[str, str]:
@@ -100,7 +103,7 @@ class Deployed:
             scopes=frozenset(scopes) or bootstrap.PROJECT_SCOPES,
             created_at=clock.now_ms(),
         )
-        DynamoKeyStore(self.table).put(record)
+        DynamoKeys(self.table).restore(record)
         return text
 
     def call(
@@ -109,6 +112,7 @@ class Deployed:
         """One HTTP request; `body` is sent as JSON unless it is bytes. `headers` use _ for -."""
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.contract[base] + path, data=data, method=method)
+        request.add_header("X-Forwarded-For", self.source)
         if data is not None:
             request.add_header("Content-Type", "application/json")
         if key:
@@ -140,6 +144,8 @@ class Deployed:
                 connection.putheader("Content-Length", str(len(body)))
             if key:
                 connection.putheader("X-Api-Key", key)
+            if self.source != "127.0.0.1":
+                connection.putheader("X-Forwarded-For", self.source)
             for name, value in headers.items() if isinstance(headers, Mapping) else headers:
                 connection.putheader(name, value.encode("utf-8"))
             connection.endheaders(body or None)
@@ -152,6 +158,12 @@ class Deployed:
         """`data` of a GET that must succeed."""
         reply = self.call("GET", path, key=key)
         assert reply.status == 200, reply
+        return reply.body["data"]
+
+    def made(self, path: str, body: Any, key: str) -> Any:
+        """`data` of a POST that must make something."""
+        reply = self.call("POST", path, body, key=key)
+        assert reply.status == 201, reply
         return reply.body["data"]
 
     def send(self, key: str, events: Any) -> list[dict[str, Any]]:

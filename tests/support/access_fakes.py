@@ -46,6 +46,9 @@ class ProjectRows:
     def get(self, project_id: str) -> Project | None:
         return self.rows.get(project_id)
 
+    def all(self) -> Sequence[Project]:
+        return sorted(self.rows.values(), key=lambda row: row.created_at)
+
     def put(self, project: Project, expected_version: int) -> bool:
         found = self.rows.get(project.id)
         if (found.version if found else 0) != expected_version:

@@ -8,20 +8,46 @@ be seen.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tests.support.access_fakes import (
+    MASTER,
+    PEPPER,
+    ApprovalRows,
+    KeyRowsFake,
+    KeySetRow,
+    OnceRows,
+    PeopleRows,
+    ProjectRows,
+    UsageRows,
+)
 from tests.support.delivery_fakes import Bench, ChannelRows, Records, RoutingRows, fact, webhook
-from tocsin.access.principals import Principal
+from tocsin.access.admin import Directory, Keys, People, Person
+from tocsin.access.approvals import Approval, Approvals, parse_described, request_hash
+from tocsin.access.principals import FAMILIES, KeyRecord, Principal
+from tocsin.access.projects import Project, Projects
+from tocsin.access.tokens import TokenKeys, Tokens
 from tocsin.api.filters import EventFilters, IncidentFilters
-from tocsin.api.ports import ApiRooms, Change, Merge, Operation, Page, Split
+from tocsin.api.ports import AccessRooms, ApiRooms, Change, Merge, Operation, Page, Split
 from tocsin.delivery.channels import Channels
 from tocsin.kernel import clock
 from tocsin.kernel.errors import Refusal
 from tocsin.kernel.http import Request
 from tocsin.kernel.ids import event_id
-from tocsin.routes import EXAMPLE_CHANNEL, EXAMPLE_EVENT, EXAMPLE_INCIDENT, EXAMPLE_OTHER_INCIDENT, Example, Route
+from tocsin.routes import (
+    EXAMPLE_APPROVAL,
+    EXAMPLE_CHANNEL,
+    EXAMPLE_EVENT,
+    EXAMPLE_INCIDENT,
+    EXAMPLE_KEY,
+    EXAMPLE_OTHER_INCIDENT,
+    EXAMPLE_PERSON,
+    Example,
+    Route,
+)
 from tocsin.signals import correlation, events, incidents, scoring
 from tocsin.signals.incidents import Incident, View
 from tocsin.signals.topology import Topology
@@ -30,13 +56,21 @@ from tocsin.signals.verdicts import Calibration, samples_of
 NOW = clock.parse_rfc3339("2026-11-20T10:30:00Z")
 PROJECT, OTHER = "demo", "other"
 FOREIGN_INCIDENT = "inc_019a9f00-0000-7000-8000-00000000000f"
-ALL_SCOPES = frozenset(f"{family}:*" for family in ("events", "incidents", "topology", "notify", "admin", "ingest"))
+ALL_SCOPES = frozenset(f"{family}:*" for family in FAMILIES)
+#: The callers' keys by project, and one in other hands that asks for the example approval.
+CALLER_KEYS = {PROJECT: "k3yOfTheTest", OTHER: "k3yOfAnother"}
+ASKING_KEY = "k3yThatAsked"
+FOREIGN_KEY, FOREIGN_PERSON, FOREIGN_APPROVAL = (
+    "key_f0reignKey00",
+    EXAMPLE_PERSON[:-1] + "f",
+    EXAMPLE_APPROVAL[:-1] + "f",
+)
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
 def caller(*scopes: str, project: str = PROJECT) -> Principal:
     """A caller with the given scopes, or with all."""
-    return Principal(project, "k3yOfTheTest", frozenset(scopes) or ALL_SCOPES)
+    return Principal(project, CALLER_KEYS[project], frozenset(scopes) or ALL_SCOPES)
 
 
 def request(
@@ -64,7 +98,90 @@ def request(
 def example_request(route: Route, example: Example, path: str | None = None) -> Request:
     """The request of an example, on its route's own path or on an alias."""
     target = (path or route.path).replace("{id}", example.id or "")
-    return request(route.method, target, query=example.query, body=example.body)
+    headers = {"x-admin-token": admin_token(route.method, target, example.body)} if route.admin_token else {}
+    return request(route.method, target, query=example.query, body=example.body, headers=headers)
+
+
+def admin_token(method: str, path: str, body: Any) -> str:
+    """An admin token of the caller for one request; good once in every sample world."""
+    hashed = request_hash(PROJECT, method, path, {}, body)
+    token: str = sample_tokens(KeyRowsFake()).issue_admin(caller(), hashed)["token"]
+    return token
+
+
+def sample_tokens(records: KeyRowsFake) -> Tokens:
+    return Tokens(TokenKeys(MASTER, KeySetRow(), lambda: NOW), records, OnceRows(), "tocsin:sample", lambda: NOW)
+
+
+#: Texts that are drawn anew in every run, and what stands for them where runs are compared.
+_DRAWN = (
+    (re.compile(r"tcn_live_[0-9A-Za-z]{50}"), f"tcn_live_{EXAMPLE_KEY[4:]}{'x' * 38}"),
+    (re.compile(r"tcn_live_[0-9A-Za-z]{12}(?![0-9A-Za-z])"), f"tcn_live_{EXAMPLE_KEY[4:]}"),
+    (re.compile(rf"key_(?!{CALLER_KEYS[PROJECT]}|{ASKING_KEY})[0-9A-Za-z]{{12}}"), EXAMPLE_KEY),
+    (re.compile(r"tss_[\w-]{43}"), "tss_" + "x" * 43),
+    (re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+"), "eyJ…"),
+    (re.compile(r"prj_[0-9a-f-]{36}"), "prj_019a9f00-0000-7000-8000-000000000006"),
+    (re.compile(r"per_[0-9a-f-]{36}"), EXAMPLE_PERSON),
+    (re.compile(r"apr_[0-9a-f-]{36}"), EXAMPLE_APPROVAL),
+    (re.compile(r"chn_[0-9a-f-]{36}"), EXAMPLE_CHANNEL),
+    (re.compile(r'(?<="last_four": ")[0-9A-Za-z]{4}'), "9Qz1"),
+)
+
+
+def settled(value: Any) -> Any:
+    """An answer with everything that is drawn at random made the same."""
+    text = json.dumps(value)
+    for pattern, example in _DRAWN:
+        text = pattern.sub(example, text)
+    return json.loads(text)
+
+
+def sample_access() -> AccessRooms:
+    """Keys, people and approvals of both projects; project demo is the operator's."""
+    rows, records, persons, approvals, used = ProjectRows(), KeyRowsFake(), PeopleRows(), ApprovalRows(), UsageRows()
+    rows.put(Project(PROJECT, "Demo", NOW - clock.DAY, version=1), 0)
+    sending = frozenset({"ingest:write"})
+    held = [(PROJECT, CALLER_KEYS[PROJECT], ALL_SCOPES), (PROJECT, ASKING_KEY, ALL_SCOPES)]
+    held += [
+        (PROJECT, EXAMPLE_KEY[4:], sending),
+        (OTHER, CALLER_KEYS[OTHER], ALL_SCOPES),
+        (OTHER, FOREIGN_KEY[4:], sending),
+    ]
+    for project, key_id, scopes in held:
+        records.add(
+            KeyRecord(
+                key_id,
+                project,
+                "live",
+                bytes(32),
+                scopes,
+                NOW - clock.DAY,
+                name="checkout" if scopes is sending else "administrator",
+                last_four="9Qz1",
+            )
+        )
+    body = {"settings": {"redaction": "off"}}
+    for project, person, approval in (
+        (PROJECT, EXAMPLE_PERSON, EXAMPLE_APPROVAL),
+        (OTHER, FOREIGN_PERSON, FOREIGN_APPROVAL),
+    ):
+        asking = f"key_{ASKING_KEY if project == PROJECT else CALLER_KEYS[OTHER]}"
+        persons.put(Person(person, project, "Grace Hopper", sending, NOW, asking), 0)
+        described, hashed = parse_described(
+            project, {"method": "PATCH", "path": f"/v1/projects/{project}", "body": body}
+        )
+        approvals.put(Approval(approval, project, hashed, described, "a test", asking, NOW), 0)
+        used.add(project, "20261120", {"events": 1200, "bytes": 480_000, "llm_tokens": 900})
+    directory, tokens = Directory(records, persons, lambda: NOW), sample_tokens(records)
+    return AccessRooms(
+        projects=Projects(rows, lambda project: project == PROJECT),
+        keys=Keys(records, persons, PEPPER, MASTER, "live"),
+        people=People(persons),
+        directory=directory,
+        approvals=Approvals(approvals, directory),
+        usage=used,
+        tokens=lambda: tokens,
+    )
 
 
 def scored(sender_id: str, *, source: str, at: str, project: str = PROJECT, **fields: Any) -> dict[str, Any]:
@@ -362,6 +479,7 @@ class ApiWorld:
 
     store: Store = field(default_factory=Store)
     bench: Bench = field(default_factory=Bench)
+    access: AccessRooms = field(default_factory=sample_access)
     rooms: ApiRooms = field(init=False)
 
     def __post_init__(self) -> None:
@@ -377,6 +495,7 @@ class ApiWorld:
             notifications=Records(self.bench.world),
             healings=_Healings(),
             health=_Health(),
+            access=lambda: self.access,
             cursor_key=b"c" * 32,
             now=lambda: NOW,
         )

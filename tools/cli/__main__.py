@@ -337,6 +337,156 @@ def replay_log(since: str, against: str, as_json: bool) -> None:
         _table(["before", "after", "event", "title"], rows)
 
 
+# access
+@tocsin.group("keys")
+def keys_() -> None:
+    """API keys of the contract's project, with its admin key."""
+
+
+def _keys(items: Sequence[dict[str, Any]]) -> None:
+    rows = [
+        [
+            one["id"],
+            f"{one['prefix']}…{one['last_four'] or ''}",
+            one["status"],
+            one["name"],
+            " ".join(one["scopes"]),
+            *(_clock(one[name] or "") for name in ("created_at", "last_used_at", "expires_at")),
+        ]
+        for one in items
+    ]
+    _table(["key", "prefix", "status", "name", "scopes", "created", "last used", "ends"], rows)
+
+
+def _secrets(made: dict[str, Any]) -> None:
+    """What is shown this once, each on a line of its own."""
+    click.echo(f"{made['id']} {' '.join(made['scopes'])}")
+    for name in ("key", "signing_secret"):
+        if made.get(name):
+            click.echo(made[name])
+
+
+@keys_.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print the API's items.")
+@_told
+def list_keys(as_json: bool) -> None:
+    """Every key: prefix and last four characters, never the text."""
+    found = _api(admin=True).get("/v1/keys")["items"]
+    _json(found) if as_json else _keys(found)
+
+
+@keys_.command("create")
+@click.option("--name", required=True)
+@click.option("--scope", "scopes", multiple=True, help="family:verb; ingest:write alone when left out.")
+@click.option("--expires", "expires_at", metavar="RFC3339")
+@click.option("--owner", metavar="PERSON_ID", help="Whose key it is.")
+@click.option("--signing", is_flag=True, help="With a secret for signing requests.")
+@_told
+def create_key(name: str, scopes: tuple[str, ...], expires_at: str | None, owner: str | None, signing: bool) -> None:
+    """Make a key and print its text, which is shown this once."""
+    body = {"name": name, "scopes": list(scopes) or None, "expires_at": expires_at, "owner": owner, "signing": signing}
+    given = {field: value for field, value in body.items() if value}
+    _secrets(_api(admin=True).call("POST", "/v1/keys", given)["data"])
+
+
+@keys_.command("rotate")
+@click.argument("key_id")
+@click.option("--overlap", default=86_400, show_default=True, type=click.IntRange(0, 604_800), help="Seconds.")
+@_told
+def rotate_key(key_id: str, overlap: int) -> None:
+    """Make a successor of KEY_ID and print its text; the old key ends after the overlap."""
+    _secrets(_api(admin=True).call("POST", f"/v1/keys/{key_id}/rotate", {"overlap_s": overlap})["data"])
+
+
+@keys_.command("revoke")
+@click.argument("key_id")
+@click.option("--descendants", is_flag=True, help="Also every key that was made by way of it.")
+@_told
+def revoke_key(key_id: str, descendants: bool) -> None:
+    """End KEY_ID: within 30 seconds everywhere."""
+    query = {"descendants": "true"} if descendants else {}
+    ended = _api(admin=True).call("DELETE", f"/v1/keys/{key_id}", query=query)["data"]["revoked"]
+    click.echo("\n".join(ended) or "it had ended before")
+
+
+@tocsin.group("projects")
+def projects_() -> None:
+    """Projects, with the contract's admin key."""
+
+
+@projects_.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print the API's items.")
+@_told
+def list_projects(as_json: bool) -> None:
+    """Projects that the key may see; every one for the operator's."""
+    found = _api(admin=True).get("/v1/projects")["items"]
+    if as_json:
+        _json(found)
+        return
+    rows = [
+        [one["id"], one["status"], str(one["quota"]["events_per_second"]), _clock(one["created_at"]), one["name"]]
+        for one in found
+    ]
+    _table(["project", "status", "events/s", "created", "name"], rows)
+
+
+@projects_.command("create")
+@click.argument("name")
+@_told
+def create_project(name: str) -> None:
+    """Make a project and print its first key, which is shown this once."""
+    made = _api(admin=True).call("POST", "/v1/projects", {"name": name})["data"]
+    click.echo(made["id"])
+    _secrets(made["first_key"])
+
+
+@tocsin.command()
+@click.option("--from", "since", metavar="RFC3339")
+@click.option("--to", "until", metavar="RFC3339")
+@click.option("--json", "as_json", is_flag=True, help="Print the API's answer.")
+@_told
+def usage(since: str | None, until: str | None, as_json: bool) -> None:
+    """What the project used, by UTC day."""
+    told = _api(admin=True).get("/v1/usage", **{"from": since, "to": until})
+    if as_json:
+        _json(told)
+        return
+    rows = [[one["day"], *(str(one[name]) for name in told["totals"])] for one in told["items"]]
+    _table(["day", *told["totals"]], [*rows, ["all", *map(str, told["totals"].values())]])
+
+
+@tocsin.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--stripe-url", default="https://api.stripe.com", show_default=True)
+@_told
+def bill(file: Path, stripe_url: str) -> None:
+    """Hand closed days of usage to Stripe, once each. FILE maps projects to customers and meters; without
+    STRIPE_SECRET_KEY in the environment this does nothing but say so.
+    """
+    import os
+
+    from tools.cli.billing import StripeSender, accounts
+
+    from tocsin.access.usage import StripeExporter
+    from tocsin.aws.access_store import DynamoUsage
+    from tocsin.aws.table import Table as Rows
+    from tocsin.kernel import clock
+    from tocsin.kernel.errors import TocsinError
+
+    secret = os.environ.get("STRIPE_SECRET_KEY", "")
+    if not secret:
+        raise LookupError("STRIPE_SECRET_KEY is not set: nothing is exported")
+    store = DynamoUsage(Rows(_client("dynamodb"), contract()["resources"]["TableName"]))
+    exporter = StripeExporter(store, StripeSender(stripe_url), secret)
+    sent = []
+    try:
+        for project, account in accounts(file).items():
+            sent += [[project, *map(str, one)] for one in exporter.export(project, account, clock.now_ms())]
+    except TocsinError as error:
+        raise LookupError(f"{error}; run it again, nothing is counted twice") from error
+    _table(["project", "day", "meter", "value"], sent)
+
+
 # dead letters
 @tocsin.group("dead-letters")
 def dead_letters() -> None:

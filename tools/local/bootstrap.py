@@ -20,8 +20,9 @@ from tools.local.home import ROOT
 
 from tocsin.access import keys
 from tocsin.access.principals import FAMILIES, KeyRecord
+from tocsin.access.projects import Project
 from tocsin.aws import keys as table_keys
-from tocsin.aws.key_store import DynamoKeyStore
+from tocsin.aws.key_store import DynamoKeys, DynamoProjects
 from tocsin.aws.table import Table
 from tocsin.kernel import clock, ids
 
@@ -34,10 +35,11 @@ SECRETS = (
     "PseudonymSecretArn",
     "WebhookSecretArn",
     "EnvelopeSecretArn",
+    "TokenSecretArn",
 )
 PROJECT_SCOPES = frozenset({"ingest:write", "events:*", "incidents:*", "topology:*", "notify:*"})
-#: Every family but sending: an administrator's key is not for senders.
-ADMIN_SCOPES = frozenset(f"{family}:*" for family in FAMILIES - {"ingest"})
+#: Everything, because nobody grants what they do not hold.
+ADMIN_SCOPES = frozenset(f"{family}:*" for family in FAMILIES)
 
 
 def settle(clients: Clients, outputs: Outputs, retention_days: int, mail_from: str) -> list[str]:
@@ -113,7 +115,7 @@ def seed(clients: Clients, outputs: Outputs, known: Mapping[str, Any]) -> tuple[
     """
     now = clock.now_ms()
     table, mixed_in = Table(clients("dynamodb"), outputs["TableName"]), pepper(clients, outputs)
-    store = DynamoKeyStore(table)
+    store = DynamoKeys(table)
     seeded = {"project": str(known.get("project") or ids.new_id("prj", now))}
     written = []
     for name, scopes in (("project_key", PROJECT_SCOPES), ("admin_key", ADMIN_SCOPES)):
@@ -128,6 +130,8 @@ def seed(clients: Clients, outputs: Outputs, known: Mapping[str, Any]) -> tuple[
             hash=keys.stored_hash(mixed_in, text),
             scopes=scopes,
             created_at=now,
+            name=name.replace("_", " "),
+            last_four=text[-4:],
         )
         found = store.get(parsed.key_id)
         if found is None or (found.hash, found.project, found.scopes) != (
@@ -135,11 +139,13 @@ def seed(clients: Clients, outputs: Outputs, known: Mapping[str, Any]) -> tuple[
             record.project,
             scopes,
         ):
-            store.put(record)
+            store.restore(record)
             written.append(name)
         seeded[name] = text
+    # Refused when the project has its record already.
+    DynamoProjects(table).put(Project(seeded["project"], "first project", now, version=1), 0)
     if table.get(table_keys.ops_project()) is None:
-        # What the supervisor finds becomes events of this project.
+        # What the supervisor finds becomes events of this project, whose administrators are the operator's.
         table.put(table_keys.ops_project(), {"project": seeded["project"]})
     return seeded, written
 

@@ -31,6 +31,8 @@ MAX_PEOPLE: Final = 200
 DEFAULT_SCOPES: Final = ("ingest:write",)
 #: A key's record says at most this often, in ms, when it was last used.
 TOUCH_EVERY: Final = clock.MINUTE
+#: Longest time, in seconds, for which a rotated key goes on beside its successor.
+MAX_OVERLAP_S: Final = 7 * clock.DAY // 1000
 #: Longest chain of keys that made keys which is followed.
 MAX_CHAIN: Final = 64
 KEY_ID = re.compile(r"key_[0-9A-Za-z]{12}", re.ASCII)
@@ -281,11 +283,37 @@ class Keys:
             raise refuse([Detail("scopes", "role", "give at most the scopes of the person's role")], "Not a key.")
         if len(self._store.of_project(caller.project)) >= MAX_KEYS:
             raise refuse([Detail("(body)", "count", f"a project has at most {MAX_KEYS} keys")], "Too many keys.")
-        return self._mint(caller.project, name, scopes, expires_at, caller.credential, owner, signing, now)
+        owner_id = owner.id if owner else ""
+        return self._mint(caller.project, name, scopes, expires_at, caller.credential, owner_id, signing, now)
 
     def first(self, project: str, caller: Principal, now: int) -> Json:
-        """The first key of a project just made: what its maker holds, made by the maker."""
-        return self._mint(project, "first administrator", caller.scopes, None, caller.credential, None, False, now)
+        """The first key of a project just made: what its maker holds, for as long, made by the maker."""
+        maker = self._store.get(caller.key_id)
+        ends = maker.expires_at if maker else None
+        return self._mint(project, "first administrator", caller.scopes, ends, caller.credential, "", False, now)
+
+    def rotate(self, caller: Principal, public_id: str, body: Any, now: int) -> Json:
+        """A new key in place of one that is still good, which ends {"overlap_s"} seconds from now (a day when left
+        out, at most a week). What `create` answers.
+
+        Whoever rotates a key sees its successor, so it takes a caller that holds all of its scopes.
+        """
+        record, details = self.record(caller.project, public_id), list[Detail]()
+        overlap = closed(body, ("overlap_s",), _READONLY).get("overlap_s", clock.DAY // 1000)
+        if type(overlap) is not int or not 0 <= overlap <= MAX_OVERLAP_S:
+            raise refuse([Detail("overlap_s", "range", f"send 0 to {MAX_OVERLAP_S}")], "Not a rotation.")
+        if record.refusal_code(now):
+            raise Refusal("ERR_CONFLICT", "The key has ended; make a new one.")
+        scopes = parse_scopes(sorted(record.scopes), caller)
+        latest = self._expiry(None, self._store.get(caller.key_id), now, details)
+        ends = min((at for at in (record.expires_at, latest) if at is not None), default=None)
+        made = self._mint(
+            record.project, record.name, scopes, ends, caller.credential, record.owner, record.signing, now
+        )
+        until = now + overlap * 1000
+        if not self._store.change(replace(record, expires_at=min(until, record.expires_at or until))):
+            raise Refusal("ERR_CONFLICT", "The key was revoked meanwhile.")
+        return made
 
     def _mint(
         self,
@@ -294,7 +322,7 @@ class Keys:
         scopes: frozenset[str],
         expires_at: int | None,
         created_by: str,
-        owner: Person | None,
+        owner: str,
         signing: bool,
         now: int,
     ) -> Json:
@@ -310,7 +338,7 @@ class Keys:
             name=name,
             last_four=text[-4:],
             created_by=created_by,
-            owner=owner.id if owner else "",
+            owner=owner,
             signing=signing,
         )
         if not self._store.add(record):

@@ -111,11 +111,10 @@ def _text(value: Any, where: str, details: list[Detail]) -> str:
     return ""
 
 
-def parse_request(project: str, body: Any) -> tuple[Json, str, str]:
-    """(described, request hash, reason) of {"request": {"method", "path", "query"?, "body"?}, "reason"?}."""
-    sent, details = closed(body, ("request", "reason"), _READONLY), list[Detail]()
-    wanted = closed(sent.get("request"), ("method", "path", "query", "body"), ())
-    method, path, query = wanted.get("method"), wanted.get("path"), wanted.get("query", {})
+def parse_described(project: str, value: Any) -> tuple[Json, str]:
+    """(described, request hash) of {"method", "path", "query"?, "body"?}. Refuses ERR_SCHEMA."""
+    wanted, details = closed(value, ("method", "path", "query", "body"), ()), list[Detail]()
+    method, path, query = wanted.get("method"), wanted.get("path"), wanted.get("query") or {}
     if method not in METHODS:
         details.append(Detail("request.method", "choice", f"send one of {', '.join(METHODS)}"))
     if not isinstance(path, str) or not _PATH.fullmatch(path) or "?" in path or "#" in path:
@@ -124,19 +123,27 @@ def parse_request(project: str, body: Any) -> tuple[Json, str, str]:
     if not isinstance(query, Mapping) or len(query) > 20:
         details.append(Detail("request.query", "object", "send names with their values, at most 20"))
     else:
-        for name, value in query.items():
-            values = value if isinstance(value, list) else [value]
+        for name, sent in query.items():
+            values = sent if isinstance(sent, list) else [sent]
             if not all(isinstance(one, str) and len(one) <= 512 for one in values) or len(values) > 10:
                 details.append(Detail("request.query", "text", "send each value as a string"))
             pairs[name] = values
     document = wanted.get("body")
     if len(canonical_json(document)) > MAX_BODY_BYTES:
-        details.append(Detail("request.body", "size", f"an approval covers at most {MAX_BODY_BYTES} bytes"))
+        details.append(Detail("request.body", "size", f"send a body of at most {MAX_BODY_BYTES} bytes"))
+    if details:
+        raise refuse(details, "Not a description of a request.")
+    described = {"method": method, "path": path, "query": pairs, "body": document}
+    return described, request_hash(project, str(method), str(path), pairs, document)
+
+
+def parse_request(project: str, body: Any) -> tuple[Json, str, str]:
+    """(described, request hash, reason) of {"request": {"method", "path", "query"?, "body"?}, "reason"?}."""
+    sent, details = closed(body, ("request", "reason"), _READONLY), list[Detail]()
     reason = _text(sent.get("reason", ""), "reason", details)
     if details:
         raise refuse(details, "Not a request for approval.")
-    described = {"method": method, "path": path, "query": pairs, "body": document}
-    return described, request_hash(project, str(method), str(path), pairs, document), reason
+    return *parse_described(project, sent.get("request")), reason
 
 
 def _used(message: str) -> Refusal:
@@ -203,13 +210,6 @@ class Approvals:
         used, rejected, expired or of another request; ERR_SCOPE when the approver has lost the role since;
         ERR_NOT_FOUND for another project's. Exactly one call ever succeeds.
         """
-        found, after = self.spend(caller, approval_id, hashed, now)
-        return self._save(found, after)
-
-    def spend(self, caller: Principal, approval_id: str | None, hashed: str, now: int) -> tuple[Approval, Approval]:
-        """As `use`, but only judges: (as read, as used), for a caller that writes the second over the first's
-        version in the transaction of the action itself.
-        """
         if not approval_id:
             fix = "Request an approval of this exact request at POST /v1/approvals and send its id in X-Approval."
             detail = Detail("x-approval", "second-person", fix)
@@ -228,7 +228,7 @@ class Approvals:
         self._require(caller.project, found.decided_by, "The approver no longer holds")
         if self._standing.related(found.requested_by, found.decided_by):
             raise Refusal("ERR_SELF_APPROVAL", "Requester and approver turned out to be related.")
-        return found, replace(found, status="used", used_at=now, version=found.version + 1)
+        return self._save(found, replace(found, status="used", used_at=now, version=found.version + 1))
 
     def page(self, project: str, position: str | None, limit: int) -> tuple[Sequence[Approval], str | None]:
         """Approvals of a project, newest first."""

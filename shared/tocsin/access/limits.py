@@ -18,9 +18,9 @@ import hashlib
 import ipaddress
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from tocsin.access.ports import Advance, FailureStore, LimitStore
 from tocsin.access.principals import Principal
@@ -31,8 +31,6 @@ from tocsin.kernel.http import Request
 SECOND_US: Final = 1_000_000
 #: Buckets that a process remembers; the least recently used is forgotten, which loses its unspent lease.
 MAX_BUCKETS: Final = 4_096
-#: OCSF severity_id of informational events, which never draw on what is kept for firing ones.
-INFORMATIONAL: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,27 +264,24 @@ class RequestLimit:
             raise _limited("The key sends more requests than it may.", grant.wait_us, "request-rate")
 
 
-def is_urgent(event: Mapping[str, Any]) -> bool:
-    """Whether an event draws on the share kept for firing ones: it fires and is not merely informational."""
-    return event.get("status", "firing") == "firing" and event.get("severity_id") != INFORMATIONAL
-
-
 class EventQuota:
     """Events per second of one project. Over the quota single items of a batch are refused, firing ones last."""
 
     def __init__(self, limiter: Limiter) -> None:
         self._limiter = limiter
 
-    def decide(self, project: str, events: Sequence[Mapping[str, Any]], quota: Quota) -> list[Refusal | None]:
-        """One entry per event, in order: None when it may pass, else its refusal (429 ERR_RATE_LIMITED)."""
-        urgent = [is_urgent(event) for event in events]
+    def decide(self, project: str, urgent: Sequence[bool], quota: Quota) -> list[Refusal | None]:
+        """One entry per event, in order: None when it may pass, else its refusal (429 ERR_RATE_LIMITED).
+
+        `urgent` tells for each event whether it may draw on the share that is kept for firing ones.
+        """
         rate = Rate(quota.events_per_second, quota.events_burst)
         grant = self._limiter.take(
             project,
             "events",
             rate,
             urgent=sum(urgent),
-            ordinary=len(events) - sum(urgent),
+            ordinary=len(urgent) - sum(urgent),
             reserved=quota.firing_share_percent,
         )
         over = _limited("The project's event quota is used up.", grant.wait_us, "event-quota")
@@ -443,7 +438,7 @@ class Gate:
             raise
         self._brake.proved(credential)
         project = self._project_of(principal.project)
-        self._requests.check(principal, project.settings.quota)
+        self._requests.check(principal, project.quota)
         principal = self._narrow(principal)
         self._used(principal)
         return principal

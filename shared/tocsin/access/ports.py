@@ -22,6 +22,9 @@ class ProjectStore(Protocol):
     def get(self, project_id: str) -> Project | None:
         """The project, or None when it has no record."""
 
+    def all(self) -> Sequence[Project]:
+        """Every project that has a record, oldest first."""
+
     def put(self, project: Project, expected_version: int) -> bool:
         """Write it if the stored version is `expected_version` (0: there is none yet)."""
 

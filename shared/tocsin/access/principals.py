@@ -20,7 +20,7 @@ from tocsin.kernel.http import Request
 FAMILIES: Final = frozenset(
     (
         *("admin", "approvals", "contracts", "decisions", "defend", "evals", "events", "feeds", "incidents"),
-        *("ingest", "jobs", "journal", "llm", "map", "notify", "policies", "publish", "social", "topology"),
+        *("ingest", "jobs", "journal", "llm", "map", "notify", "policies", "publish", "social", "tokens", "topology"),
     )
 )
 VERBS: Final = frozenset({"read", "write", "run", "approve", "*"})
@@ -168,6 +168,26 @@ def credential(request: Request) -> str:
     if not found:
         raise _refuse("ERR_AUTH_MISSING", "Send an API key in X-Api-Key or in Authorization: Bearer.")
     return found.pop()
+
+
+def carries_token(request: Request) -> bool:
+    """Whether a bearer credential is meant as a token; keys hold no dot."""
+    return any("." in value for value in _values(request, "authorization") if value.lower().startswith("bearer "))
+
+
+def carries_key(request: Request) -> bool:
+    """Whether a request carries a credential that is meant as a key."""
+    return "x-api-key" in request.headers or ("authorization" in request.headers and not carries_token(request))
+
+
+def carries_signature(request: Request) -> bool:
+    """Whether a request is signed, or half of it is."""
+    return "signature" in request.headers or "signature-input" in request.headers
+
+
+def shown_signature(request: Request) -> str:
+    """What stands for the credential of a signed request: the signature itself, which no two requests share."""
+    return "\n".join(request.headers.get("signature", ()))
 
 
 def authenticate(request: Request, store: KeyStore, pepper: bytes, now: int, env: str) -> Principal:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final
 
 from tocsin.access.ports import ProjectStore
@@ -19,13 +19,14 @@ from tocsin.kernel.ids import new_id
 from tocsin.kernel.strict_json import shown
 
 Json = dict[str, Any]
-STATUSES: Final = ("active", "suspended", "deleting", "deleted")
 MAX_NAME: Final = 80
-MAX_RETENTION_DAYS: Final = 365
 MAX_REDACT_KEYS: Final = 100
+MAX_RATE: Final = 1_000_000
+MAX_SHARE: Final = 90
 _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 _REDACT_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}", re.ASCII)
 _READONLY: Final = frozenset({"id", "created_at", "created_by", "status", "version", "quota", "rate"})
+STATUSES: Final = ("active", "suspended")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +44,21 @@ class Quota:
 
     def __post_init__(self) -> None:
         for name in ("requests_per_second", "requests_burst", "events_per_second", "events_burst"):
-            if not 1 <= getattr(self, name) <= 1_000_000:
-                raise ValueError(f"{name} must be 1 to 1,000,000")
-        if not 0 <= self.firing_share_percent <= 90:
-            raise ValueError("firing_share_percent must be 0 to 90")
+            if not 1 <= getattr(self, name) <= MAX_RATE:
+                raise ValueError(f"{name} must be 1 to {MAX_RATE:,}")
+        if not 0 <= self.firing_share_percent <= MAX_SHARE:
+            raise ValueError(f"firing_share_percent must be 0 to {MAX_SHARE}")
 
 
 @dataclass(frozen=True, slots=True)
 class ProjectSettings:
-    """What a project's administrator chooses. Turning `redaction` off needs a second person's approval."""
+    """What a project's administrator chooses. `redact_keys` are names whose values are redacted besides the built-in
+    ones. Turning `redaction` off needs a second person's approval.
+    """
 
-    retention_days: int = 90
     redact_keys: tuple[str, ...] = ()
     redaction: str = "on"
     redaction_profile: str = "log"
-    quota: Quota = field(default_factory=Quota)
 
     def as_json(self) -> Json:
         """Public form; tuples as lists."""
@@ -74,6 +75,7 @@ class Project:
     created_by: str = ""
     status: str = "active"
     settings: ProjectSettings = field(default_factory=ProjectSettings)
+    quota: Quota = field(default_factory=Quota)
     version: int = 0
 
     def as_json(self) -> Json:
@@ -83,6 +85,7 @@ class Project:
             "name": self.name,
             "status": self.status,
             "settings": self.settings.as_json(),
+            "quota": asdict(self.quota),
             "created_at": clock.rfc3339(self.created_at),
             "created_by": self.created_by or None,
             "version": self.version,
@@ -120,15 +123,8 @@ def visible_name(value: Any, where: str, details: list[Detail]) -> str:
 
 
 def parse_settings(body: Any, before: ProjectSettings) -> ProjectSettings:
-    """Settings with what `body` changes. Refuses ERR_SCHEMA or ERR_READONLY_FIELD (quota)."""
-    writable = ("retention_days", "redact_keys", "redaction", "redaction_profile")
-    sent, details, after = closed(body, writable, {"quota"}), [], before
-    if "retention_days" in sent:
-        days = sent["retention_days"]
-        if type(days) is not int or not 1 <= days <= MAX_RETENTION_DAYS:
-            details.append(Detail("settings.retention_days", "range", f"send 1 to {MAX_RETENTION_DAYS}"))
-        else:
-            after = replace(after, retention_days=days)
+    """Settings with what `body` changes. Refuses ERR_SCHEMA."""
+    sent, details, after = closed(body, ("redact_keys", "redaction", "redaction_profile"), ()), [], before
     if "redact_keys" in sent:
         names = sent["redact_keys"]
         good = isinstance(names, list) and len(names) <= MAX_REDACT_KEYS
@@ -148,8 +144,24 @@ def parse_settings(body: Any, before: ProjectSettings) -> ProjectSettings:
     return after
 
 
+def parse_quota(body: Any, before: Quota) -> Quota:
+    """A quota with what `body` changes. Refuses ERR_SCHEMA."""
+    bounds = {one.name: (1, MAX_RATE) for one in fields(Quota)} | {"firing_share_percent": (0, MAX_SHARE)}
+    sent = closed(body, tuple(bounds), ())
+    details = [
+        Detail(f"quota.{name}", "range", "send an integer from {} to {}".format(*bounds[name]))
+        for name, value in sent.items()
+        if type(value) is not int or not bounds[name][0] <= value <= bounds[name][1]
+    ]
+    if details:
+        raise refuse(details, "The quota is not valid.")
+    return replace(before, **sent)
+
+
 class Projects:
-    """What may be done to projects. `is_operator` tells whether a project is the one that runs the deployment."""
+    """What may be done to projects. `is_operator` tells whether a project is the one that runs the deployment: its
+    administrators make projects, see them all, and set quota and status of each; the rest is the project's own.
+    """
 
     def __init__(self, store: ProjectStore, is_operator: Callable[[str], bool]) -> None:
         self._store, self._is_operator = store, is_operator
@@ -159,25 +171,36 @@ class Projects:
         return self._store.get(project_id) or Project(project_id, project_id)
 
     def get(self, caller: Principal, project_id: str) -> Project:
-        """The caller's own project; every other one is not found (404)."""
-        if project_id != caller.project:
+        """The caller's own project, or for the operator any; every other one is not found (404)."""
+        if project_id == caller.project:
+            return self.of(project_id)
+        found = self._store.get(project_id) if self._is_operator(caller.project) else None
+        if found is None:
             raise Refusal("ERR_NOT_FOUND", "There is no such project.")
-        return self.of(project_id)
+        return found
 
-    def create(self, caller: Principal, body: Any, now: int, quota: Quota | None = None) -> Project:
-        """A new project from {"name", "settings"?}. Only the operator's administrators may: 403 ERR_SCOPE."""
+    def require_operator(self, caller: Principal) -> None:
+        """Refuse (403 ERR_SCOPE) callers of every project but the operator's."""
         if not self._is_operator(caller.project):
-            fix = "Ask the operator of this deployment for a project."
-            raise Refusal("ERR_SCOPE", "Only the operator creates projects.", [Detail("scope", "operator", fix)])
-        sent, details = closed(body, ("name", "settings"), _READONLY), list[Detail]()
+            detail = Detail("scope", "operator", "Ask the operator of this deployment.")
+            raise Refusal("ERR_SCOPE", "Only the operator's administrators may do this.", [detail])
+
+    def all(self, caller: Principal) -> Sequence[Project]:
+        """Projects the caller may see, oldest first: its own, for the operator every one that has a record."""
+        return self._store.all() if self._is_operator(caller.project) else [self.of(caller.project)]
+
+    def create(self, caller: Principal, body: Any, now: int) -> Project:
+        """A new project from {"name", "settings"?, "quota"?}. Only the operator's administrators may: 403 ERR_SCOPE."""
+        self.require_operator(caller)
+        sent, details = closed(body, ("name", "settings", "quota"), _READONLY - {"quota"}), list[Detail]()
         name = visible_name(sent.get("name"), "name", details)
         if details:
             raise refuse(details, "Not a project.")
-        base = ProjectSettings(quota=quota or Quota())
-        settings = parse_settings(sent.get("settings", {}), base)
+        settings = parse_settings(sent.get("settings", {}), ProjectSettings())
+        quota = parse_quota(sent.get("quota", {}), Quota())
         if settings.redaction == "off":
             raise _unapproved()
-        made = Project(new_id("prj", now), name, now, caller.credential, "active", settings, 1)
+        made = Project(new_id("prj", now), name, now, caller.credential, "active", settings, quota, 1)
         if not self._store.put(made, 0):
             raise Refusal("ERR_CONFLICT", "The project could not be made; send the request again.")
         return made
@@ -185,37 +208,36 @@ class Projects:
     def change(
         self, caller: Principal, project_id: str, body: Any, expected: int | None, *, approved: bool = False
     ) -> Project:
-        """Change name or settings; what is left out stays. Refuses ERR_CONFLICT when the version moved, and
+        """Change what is sent and keep the rest: the project's administrators its name and settings, the operator
+        the quota of every project and the status of every other one.
+
+        Refuses ERR_READONLY_FIELD for what is not the caller's to set, ERR_CONFLICT when the version moved, and
         ERR_APPROVAL_REQUIRED for turning redaction off unless the caller of this method used an approval.
         """
-        before = self.get(caller, project_id)
-        sent, details = closed(body, ("name", "settings", "version"), _READONLY - {"version"}), list[Detail]()
-        after = before
+        before = after = self.get(caller, project_id)
+        writable = {"version"}
+        if project_id == caller.project:
+            writable |= {"name", "settings"}
+        if self._is_operator(caller.project):
+            writable |= {"quota"} if project_id == caller.project else {"quota", "status"}
+        sent, details = closed(body, writable, (_READONLY | {"name", "settings"}) - writable), list[Detail]()
         if "name" in sent:
             after = replace(after, name=visible_name(sent["name"], "name", details))
+        if sent.get("status", "active") not in STATUSES:
+            details.append(Detail("status", "choice", f"send {' or '.join(STATUSES)}"))
         if details:
             raise refuse(details, "Not a change of a project.")
-        if "settings" in sent:
-            after = replace(after, settings=parse_settings(sent["settings"], before.settings))
+        after = replace(
+            after,
+            status=sent.get("status", before.status),
+            settings=parse_settings(sent.get("settings", {}), before.settings),
+            quota=parse_quota(sent.get("quota", {}), before.quota),
+        )
         if expected not in (None, before.version):
             raise _moved()
         if after.settings.redaction == "off" and before.settings.redaction == "on" and not approved:
             raise _unapproved()
         return self._save(before, after)
-
-    def set_quota(self, project_id: str, quota: Quota) -> Project:
-        """For the operator's tools: no route leads here."""
-        before = self.of(project_id)
-        return self._save(before, replace(before, settings=replace(before.settings, quota=quota)))
-
-    def set_status(self, project_id: str, status: str) -> Project:
-        """For deletion and for the operator. A deleted project stays deleted."""
-        if status not in STATUSES:
-            raise ValueError(f"a project is {', '.join(STATUSES)}")
-        before = self.of(project_id)
-        if before.status == "deleted" and status != "deleted":
-            raise Refusal("ERR_PROJECT_DELETED", "The project was deleted.")
-        return self._save(before, replace(before, status=status))
 
     def _save(self, before: Project, after: Project) -> Project:
         after = replace(after, version=before.version + 1)
@@ -252,10 +274,8 @@ class CachedProjects:
         return project
 
     def require_active(self, project_id: str) -> Project:
-        """The project, or a refusal: 410 ERR_PROJECT_DELETED, 403 ERR_SCOPE while it is suspended."""
+        """The project, or 403 ERR_SCOPE while it is suspended."""
         project = self.of(project_id)
-        if project.status in ("deleting", "deleted"):
-            raise Refusal("ERR_PROJECT_DELETED", "The project was deleted.")
         if project.status == "suspended":
             raise Refusal("ERR_SCOPE", "The project is suspended; its operator knows why.")
         return project

@@ -1,4 +1,4 @@
-"""Signed requests for servers: HTTP Message Signatures (RFC 9421, hmac-sha256) and a short form of the same.
+"""Signed requests for servers: HTTP Message Signatures (RFC 9421) with hmac-sha256.
 
 The secret is the key's signing secret (admin.signing_secret), so a request proves the key without carrying it.
 RFC 9421 leaves most to the application; this is the profile, and nothing else is accepted:
@@ -10,12 +10,6 @@ exactly one signature; the four derived components always, content-type and cont
 body; other fields may be covered besides. `@path` is the path below the API's base URL or the full one. `@query`
 is in normal form: names sorted, values in their order, percent-encoded as RFC 3986 says, "?" when empty. A
 request is good for 60 s around `created`, and its nonce for one use.
-
-The short form signs the same facts:
-
-    Authorization: TCN1-HMAC-SHA256 key=key_…,created=…,nonce=…,signature=<64 hex digits>
-    signature = HMAC-SHA256(secret, "TCN1\\n" method "\\n" path "\\n" query "\\n" created "\\n" nonce "\\n"
-                authority "\\n" content-type "\\n" hex SHA-256 of body)
 """
 
 from __future__ import annotations
@@ -40,7 +34,6 @@ from tocsin.kernel.http import Request
 WINDOW_S: Final = 60
 ALGORITHM: Final = "hmac-sha256"
 TAG: Final = "tocsin"
-SHORT: Final = "TCN1-HMAC-SHA256"
 MAX_INPUT: Final = 2_048
 REQUIRED: Final = ("@method", "@authority", "@path", "@query")
 _DERIVED: Final = frozenset(REQUIRED)
@@ -51,7 +44,6 @@ _PARAMETER = re.compile(r';([a-z]+)=(?:"([^"\\]*)"|([0-9]{1,12}))', re.ASCII)
 _SIGNATURE = re.compile(rf"({_LABEL})=:([A-Za-z0-9+/]{{43}}=):", re.ASCII)
 _DIGEST = re.compile(r"(sha-256|sha-512)=:([A-Za-z0-9+/]+=*):", re.ASCII)
 _NONCE = re.compile(r"[A-Za-z0-9_.~+/=-]{16,64}", re.ASCII)
-_SHORT_PAIR = re.compile(r"(key|created|nonce|signature)=([A-Za-z0-9_.~+/=-]{1,64})", re.ASCII)
 _INTEGERS: Final = frozenset({"created", "expires"})
 _STRINGS: Final = frozenset({"keyid", "nonce", "alg", "tag"})
 _CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="tocsin"'}
@@ -128,30 +120,6 @@ def sign(request: Request, secret: str, key_id: str, created: int, nonce: str, l
     return {**extra, "signature-input": f"{label}={parameters}", "signature": f"{label}=:{value}:"}
 
 
-def _short_text(request: Request, path: str, created: str, nonce: str) -> bytes:
-    authority, kind = request.header("host") or "", request.header("content-type") or ""
-    parts = ("TCN1", request.method, path, normal_query(request.query), created, nonce, authority.lower(), kind)
-    return "\n".join((*parts, hashlib.sha256(request.body).hexdigest())).encode("utf-8")
-
-
-def sign_short(request: Request, secret: str, key_id: str, created: int, nonce: str) -> dict[str, str]:
-    """The Authorization header of the short form: for clients."""
-    mac = _mac(secret, _short_text(request, request.path, str(created), nonce)).hex()
-    return {"authorization": f"{SHORT} key={key_id},created={created},nonce={nonce},signature={mac}"}
-
-
-def is_signed(request: Request) -> bool:
-    """Whether a request uses either form, whole or in part."""
-    if "signature" in request.headers or "signature-input" in request.headers:
-        return True
-    return any(value.strip().upper().startswith(SHORT) for value in request.headers.get("authorization", ()))
-
-
-def shown_credential(request: Request) -> str:
-    """What stands for the credential of a signed request: the signature itself, which no two requests share."""
-    return "\n".join((*request.headers.get("signature", ()), *request.headers.get("authorization", ())))
-
-
 @dataclass(frozen=True, slots=True)
 class _Claim:
     """A parsed signature: who, when, once, over which bytes of a path, and the MAC."""
@@ -220,26 +188,6 @@ def _check_digest(request: Request) -> None:
             raise _invalid()
 
 
-def _parse_short(request: Request) -> _Claim:
-    values = request.headers.get("authorization", ())
-    scheme, _, rest = values[0].strip().partition(" ") if len(values) == 1 else ("", "", "")
-    pairs = [_SHORT_PAIR.fullmatch(part.strip()) for part in rest.split(",")]
-    found = {match[1]: match[2] for match in pairs if match}
-    if scheme.upper() != SHORT or len(pairs) != 4 or len(found) != 4:
-        raise _invalid()
-    mac, created = found["signature"], found["created"]
-    if not re.fullmatch("[0-9a-f]{64}", mac) or not re.fullmatch("[0-9]{1,12}", created, re.ASCII):
-        raise _invalid()
-    return _Claim(
-        key_id=found["key"],
-        created=int(created),
-        expires=None,
-        nonce=found["nonce"],
-        mac=bytes.fromhex(mac),
-        base=lambda path: _short_text(request, path, created, found["nonce"]),
-    )
-
-
 class Signatures:
     """Verifies signed requests. `master` derives signing secrets; `prefixes` are what may stand before the
     path of a request when the sender signs its full URL, such as ("", "/live") for an API Gateway stage.
@@ -264,11 +212,7 @@ class Signatures:
         when created is missing or more than 60 s away, or expires has passed; ERR_AUTH_REVOKED for a proven key
         that has ended; ERR_AUTH_REPLAY for a nonce seen before. Nothing is written before the proof.
         """
-        both = "signature" in request.headers or "signature-input" in request.headers
-        short = any(value.strip().upper().startswith(SHORT) for value in request.headers.get("authorization", ()))
-        if both and short:
-            raise Refusal("ERR_AUTH_AMBIGUOUS", "The request is signed in two ways; sign it once.")
-        claim = _parse_short(request) if short else _parse(request)
+        claim = _parse(request)
         now = self._now() // 1000
         if claim.created is None or abs(now - claim.created) > WINDOW_S:
             raise _stale()

@@ -191,21 +191,16 @@ class Claims:
     req: str = ""
 
 
-def looks_like_token(text: str) -> bool:
-    """Whether a bearer credential is meant as a token: keys hold no dot."""
-    return "." in text
-
-
 class Tokens:
     """Makes and reads tokens. `issuer` names this deployment; tokens of another one are refused."""
 
     def __init__(
         self, keys: TokenKeys, records: KeyStore, once: OnceStore, issuer: str, now: Callable[[], int]
     ) -> None:
-        self._keys, self._records, self._once, self._issuer, self._now = keys, records, once, issuer, now
+        self.keys, self._records, self._once, self._issuer, self._now = keys, records, once, issuer, now
 
     def _sign(self, kind: str, claims: Mapping[str, Any]) -> str:
-        kid, key = self._keys.signing()
+        kid, key = self.keys.signing()
         header = {"alg": ALGORITHM, "kid": kid, "typ": kind}
         return jws.serialize_compact(header, canonical_json(claims), key, algorithms=[ALGORITHM])
 
@@ -228,13 +223,17 @@ class Tokens:
             "jti": uuid7(now),
         }
 
+    @staticmethod
+    def _require_key(caller: Principal) -> None:
+        if caller.kind == "token":
+            detail = Detail("credential", "key", "send the API key")
+            raise Refusal("ERR_SCOPE", "A token cannot be exchanged for another one.", [detail])
+
     def issue(self, caller: Principal, scopes: Any = None, life_s: Any = MAX_LIFE_S) -> dict[str, Any]:
         """An access token for the caller: all of its scopes or some. Refuses ERR_SCOPE for a caller that came
         with a token itself, so that a stolen one cannot be prolonged.
         """
-        if caller.kind == "token":
-            detail = Detail("credential", "key", "send the API key")
-            raise Refusal("ERR_SCOPE", "A token cannot be exchanged for another one.", [detail])
+        self._require_key(caller)
         if type(life_s) is not int or not 60 <= life_s <= MAX_LIFE_S:
             detail = Detail("life_s", "range", f"send 60 to {MAX_LIFE_S} seconds")
             raise Refusal("ERR_SCHEMA", "Not a life of a token.", [detail])
@@ -251,7 +250,8 @@ class Tokens:
         }
 
     def issue_admin(self, caller: Principal, hashed: str, life_s: int = 120) -> dict[str, Any]:
-        """An admin token for the one request with this hash (approvals.request_hash)."""
+        """An admin token for the one request with this hash (approvals.request_hash). Refuses as `issue` does."""
+        self._require_key(caller)
         if not _HASH.fullmatch(hashed) or not 1 <= life_s <= MAX_ADMIN_LIFE_S:
             raise ValueError(f"an admin token binds 64 hex digits for 1 to {MAX_ADMIN_LIFE_S} seconds")
         claims = {**self._claims(caller, life_s), "req": hashed}
@@ -274,7 +274,7 @@ class Tokens:
             kid = header["kid"]
             if header["alg"] != ALGORITHM or header["typ"] != kind or not isinstance(kid, str):
                 raise _invalid()
-            key = self._keys.trusted(kid)
+            key = self.keys.trusted(kid)
             if key is None:
                 raise _invalid()
             signed = jws.deserialize_compact(text, key, algorithms=[ALGORITHM])

@@ -21,7 +21,7 @@ from tocsin.kernel.errors import Detail, Refusal, Retry
 from tocsin.kernel.ids import base32_digest, length_prefixed
 
 #: Counters of a day. `bytes` are those of events as stored before compression.
-METERS: Final = ("requests", "events", "bytes", "llm_tokens")
+METERS: Final = ("events", "bytes", "llm_tokens")
 MAX_AMOUNT: Final = 2**53 - 1
 #: Longest range that one answer covers, in days.
 MAX_DAYS: Final = 92
@@ -47,50 +47,6 @@ def day_start(day: str) -> int:
     return clock.parse_rfc3339(f"{day[:4]}-{day[4:6]}-{day[6:]}T00:00:00Z")
 
 
-def amounts(**counted: int) -> dict[str, int]:
-    """Counter amounts to add. Raises ValueError for an unknown meter, a negative or an absurd amount."""
-    for name, value in counted.items():
-        if name not in METERS:
-            raise ValueError(f"{name} is no meter")
-        if type(value) is not int or not 0 <= value <= MAX_AMOUNT:
-            raise ValueError(f"{name} must be an integer from 0 to 2**53 - 1")
-    return {name: value for name, value in counted.items() if value}
-
-
-class UsageMeter:
-    """Collects amounts in memory and adds them to the store in one write per project and day.
-
-    For what is not counted inside a transaction (requests). What is not yet flushed is lost with the process:
-    such counters may be low, never high.
-    """
-
-    def __init__(self, store: UsageStore, every: int = 100) -> None:
-        self._store, self._every = store, every
-        self._held: dict[tuple[str, str], dict[str, int]] = {}
-        self._count = 0
-
-    def add(self, project: str, at: int, **counted: int) -> None:
-        """Count; every `every`-th call writes what is held."""
-        held = self._held.setdefault((project, day_of(at)), {})
-        for name, value in amounts(**counted).items():
-            held[name] = held.get(name, 0) + value
-        self._count += 1
-        if self._count >= self._every:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what is held. What the store refuses stays held."""
-        self._count = 0
-        for key in list(self._held):
-            held = self._held[key]
-            if held:
-                try:
-                    self._store.add(*key, held)
-                except Retry:
-                    continue
-            del self._held[key]
-
-
 def report(store: UsageStore, project: str, first_ms: int, last_ms: int) -> dict[str, Any]:
     """Usage of a project by day, both ends included, with totals. Refuses ERR_QUERY for a range over 92 days."""
     if not 0 <= last_ms - first_ms <= MAX_DAYS * clock.DAY:
@@ -103,7 +59,7 @@ def report(store: UsageStore, project: str, first_ms: int, last_ms: int) -> dict
         items.append({"day": f"{day[:4]}-{day[4:6]}-{day[6:]}", **row})
         for name in METERS:
             totals[name] += row[name]
-    return {"from": first, "to": last, "items": items, "totals": totals}
+    return {"items": items, "totals": totals}
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,9 @@ SECURITY_HEADERS: Final[Mapping[str, str]] = {
     "X-Frame-Options": "DENY",
 }
 
-_ALLOWED_REQUEST_HEADERS: Final = "authorization, content-type, if-match, traceparent, x-api-key, x-trace-id"
+_ALLOWED_REQUEST_HEADERS: Final = (
+    "authorization, content-type, if-match, traceparent, x-admin-token, x-api-key, x-approval, x-trace-id"
+)
 _EXPOSED_HEADERS: Final = "etag, retry-after, x-trace-id"
 
 

@@ -219,6 +219,152 @@ class DryRunInput(Body):
     rules: list[RoutingRule] | None = Field(default=None, max_length=100)
 
 
+Scopes = Annotated[
+    list[Annotated[str, StringConstraints(max_length=40)]],
+    Field(min_length=1, max_length=32, description="family:verb, each held by the caller."),
+]
+PersonId = Annotated[str, StringConstraints(pattern=f"^{GRAMMARS['person'].pattern}$")]
+_PROJECT_READONLY = frozenset(("id", "created_at", "created_by", "rate"))
+_KEY_READONLY = frozenset(
+    (
+        *("id", "key", "secret", "hash", "prefix", "last_four", "project", "project_id", "env", "status", "quota"),
+        *("created_at", "created_by", "last_used_at", "revoked_at", "signing_secret", "rate", "requests_per_second"),
+    )
+)
+_PERSON_READONLY = frozenset(("id", "project", "status", "created_at", "created_by", "removed_at"))
+
+
+class ProjectSettings(Body):
+    """What a project's administrators choose; what is left out stays. Redaction off needs an approval."""
+
+    redact_keys: list[str] | None = Field(
+        default=None, max_length=100, description="Names whose values are redacted besides the built-in ones."
+    )
+    redaction: Literal["on", "off"] | None = None
+    redaction_profile: Literal["log", "prose"] | None = None
+
+
+class Quota(Body):
+    """What a project may send; the operator sets it. A share of the event burst is kept for firing events."""
+
+    requests_per_second: int | None = Field(default=None, ge=1, le=1_000_000, description="Of each key.")
+    requests_burst: int | None = Field(default=None, ge=1, le=1_000_000)
+    events_per_second: int | None = Field(default=None, ge=1, le=1_000_000, description="Of the whole project.")
+    events_burst: int | None = Field(default=None, ge=1, le=1_000_000)
+    firing_share_percent: int | None = Field(default=None, ge=0, le=90)
+
+
+class ProjectInput(Body):
+    """A new project."""
+
+    READONLY = _PROJECT_READONLY | {"status", "version"}
+    name: Name
+    settings: ProjectSettings | None = None
+    quota: Quota | None = None
+
+
+class ProjectChange(Body):
+    """What is left out stays. Only the operator sends quota and status."""
+
+    READONLY = _PROJECT_READONLY
+    name: Name | None = None
+    settings: ProjectSettings | None = None
+    quota: Quota | None = None
+    status: Literal["active", "suspended"] | None = None
+    version: Version | None = None
+
+
+class KeyInput(Body):
+    """A new key. Without scopes it may send events and nothing else."""
+
+    READONLY = _KEY_READONLY
+    name: Name | None = None
+    scopes: Scopes | None = None
+    expires_at: str | None = Field(default=None, max_length=40, description="RFC 3339; at most when the maker's ends.")
+    owner: PersonId | None = Field(default=None, description="The person it belongs to; narrows it to their role.")
+    signing: bool | None = Field(default=None, description="Whether it comes with a secret for signing requests.")
+
+
+class KeyChange(Body):
+    """Name, and an end that is not later than it was; everything else of a key is fixed."""
+
+    READONLY = _KEY_READONLY | {"scopes", "owner", "signing"}
+    name: Name | None = None
+    expires_at: str | None = Field(default=None, max_length=40, description="RFC 3339.")
+
+
+class KeyRotation(Body):
+    """How long the old key goes on."""
+
+    READONLY = _KEY_READONLY
+    overlap_s: int | None = Field(default=None, ge=0, le=604_800, description="Seconds; a day when left out.")
+
+
+class PersonInput(Body):
+    """Somebody who works with the project, and what they may do at most."""
+
+    READONLY = _PERSON_READONLY | {"version"}
+    name: Name
+    scopes: Scopes
+
+
+class PersonChange(Body):
+    """What is left out stays."""
+
+    READONLY = _PERSON_READONLY
+    name: Name | None = None
+    scopes: Scopes | None = None
+    version: Version | None = None
+
+
+class RequestDescribed(Body):
+    """One request, exactly as it will be sent: path without host and query, query by name, body as JSON."""
+
+    method: Literal["DELETE", "PATCH", "POST", "PUT"]
+    path: str = Field(min_length=1, max_length=512)
+    query: dict[str, str | list[str]] | None = Field(default=None, max_length=20)
+    body: Any = None
+
+
+class ApprovalInput(Body):
+    """A request that a second person is to approve, and why."""
+
+    READONLY = frozenset(
+        (
+            *("id", "status", "request_hash", "requested_by", "decided_by", "decided_at", "used_at", "expires_at"),
+            "version",
+        )
+    )
+    request: RequestDescribed
+    reason: Annotated[str, StringConstraints(max_length=500)] | None = None
+
+
+class Decision(Body):
+    """A word on the decision."""
+
+    note: Annotated[str, StringConstraints(max_length=500)] | None = None
+
+
+class TokenInput(Body):
+    """An access token; with `request` an admin token, good once for that very request."""
+
+    scopes: Scopes | None = None
+    life_s: int | None = Field(default=None, ge=60, le=900, description="900 when left out; admin tokens live 120.")
+    request: RequestDescribed | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if self.request is not None and (self.scopes is not None or self.life_s is not None):
+            raise ValueError("send request alone, or scopes and life_s")
+        return self
+
+
+class TokenKeysRotation(Body):
+    """Whether the keys in use are compromised: then older tokens end now."""
+
+    compromised: bool = False
+
+
 Model = TypeVar("Model", bound=Body)
 
 

@@ -25,6 +25,7 @@ _GROUPS: Final[Mapping[str, str]] = {
     "incidents": "Events that belong together, and what people do about them.",
     "topology": "Which service depends on which.",
     "calibration": "How well scores foretold verdicts, and what was learned from them.",
+    "access": "Who may do what: projects, keys, people, approvals, tokens; and what was used.",
     "delivery": "Who is told of what, and the account of it.",
     "operations": "How Tocsin itself is doing.",
     "open": "Needs no key.",
@@ -236,6 +237,16 @@ def _parameters(route: Route) -> list[Json]:
                 "description": meaning,
                 "schema": schema,
                 "examples": shown,
+            }
+        )
+    if route.admin_token:
+        found.append(
+            {
+                "name": "X-Admin-Token",
+                "in": "header",
+                "required": True,
+                "description": "Token of POST /v1/tokens for this very request; good once.",
+                "schema": {"type": "string"},
             }
         )
     for param in route.query:

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
+from tocsin.access.admin import Directory, Keys, People
+from tocsin.access.approvals import Approvals
+from tocsin.access.ports import UsageStore
+from tocsin.access.projects import Projects
 from tocsin.api.filters import EventFilters, IncidentFilters
 from tocsin.delivery.channels import Channels
 from tocsin.delivery.dispatch import Dispatcher
 from tocsin.delivery.ports import NotificationStore, RoutingStore
 from tocsin.signals.incidents import Incident
+
+if TYPE_CHECKING:
+    from tocsin.access.tokens import Tokens
 
 Json = dict[str, Any]
 #: Most log segments that one request may open. A listing that needs more answers a partial page.
@@ -168,9 +175,22 @@ class HealthReader(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class AccessRooms:
+    """Who may do what. `tokens` builds on first use, because it needs cryptography that few calls need."""
+
+    projects: Projects
+    keys: Keys
+    people: People
+    directory: Directory
+    approvals: Approvals
+    usage: UsageStore
+    tokens: Callable[[], Tokens]
+
+
+@dataclass(frozen=True, slots=True)
 class ApiRooms:
-    """Everything the keyed routes stand on. `origin` is the one web origin that may call from a browser, or
-    None.
+    """Everything the keyed routes stand on. `access` is built on first use. `origin` is the one web origin that may
+    call from a browser, or None.
 
     `cursor_key` authenticates cursors (32 bytes). `now` is Unix ms.
     """
@@ -185,6 +205,7 @@ class ApiRooms:
     notifications: NotificationStore
     healings: HealingReader
     health: HealthReader
+    access: Callable[[], AccessRooms]
     cursor_key: bytes
     now: Callable[[], int]
     origin: str | None = None

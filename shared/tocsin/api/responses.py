@@ -317,6 +317,164 @@ class DryRunAnswer(Open):
     channels: list[dict[str, Any]]
 
 
+class SettingsShown(Shape):
+    redact_keys: list[str]
+    redaction: Literal["on", "off"]
+    redaction_profile: Literal["log", "prose"]
+
+
+class QuotaShown(Shape):
+    requests_per_second: int
+    requests_burst: int
+    events_per_second: int
+    events_burst: int
+    firing_share_percent: int
+
+
+class ProjectAnswer(Shape):
+    """A project."""
+
+    id: str
+    name: str
+    status: Literal["active", "suspended"]
+    settings: SettingsShown
+    quota: QuotaShown
+    created_at: Time
+    created_by: str | None
+    version: int
+
+
+class ProjectPage(Shape):
+    """Projects the caller may see."""
+
+    items: list[ProjectAnswer]
+
+
+class KeyAnswer(Shape):
+    """A key, never its text. `created_by` is the key it was made with, null for the bootstrap's."""
+
+    id: str
+    name: str
+    prefix: str
+    last_four: str | None
+    scopes: list[str]
+    env: Literal["live", "test"]
+    status: Literal["active", "expired", "revoked"]
+    owner: str | None
+    signing: bool
+    created_at: Time
+    created_by: str | None
+    expires_at: Time | None
+    revoked_at: Time | None
+    last_used_at: Time | None
+
+
+class KeySecretAnswer(KeyAnswer):
+    """A key with its text, which is shown this once."""
+
+    key: str
+    signing_secret: str | None = None
+
+
+class KeyPage(Shape):
+    """Every key of the project, oldest first, ended ones included."""
+
+    items: list[KeyAnswer]
+
+
+class KeysRevoked(Shape):
+    """Keys that ended now."""
+
+    revoked: list[str]
+
+
+class ProjectMade(ProjectAnswer):
+    """A new project with its first key."""
+
+    first_key: KeySecretAnswer
+
+
+class PersonAnswer(Shape):
+    """A person; `scopes` is the most their keys and tokens may do."""
+
+    id: str
+    name: str
+    scopes: list[str]
+    status: Literal["active", "removed"]
+    created_at: Time
+    created_by: str | None
+    version: int
+
+
+class PersonPage(Shape):
+    """Everybody, removed ones included."""
+
+    items: list[PersonAnswer]
+
+
+class ApprovalAnswer(Shape):
+    """An approval of one exact request."""
+
+    id: str
+    status: Literal["pending", "approved", "rejected", "used", "expired"]
+    request: dict[str, Any]
+    request_hash: str
+    reason: str
+    requested_by: str
+    requested_at: Time
+    expires_at: Time
+    decided_by: str | None
+    decided_at: Time | None
+    note: str | None
+    used_at: Time | None
+    version: int
+
+
+class ApprovalPage(Shape):
+    """Approvals, newest first."""
+
+    PAGED = True
+    items: list[ApprovalAnswer]
+
+
+class TokenAnswer(Shape):
+    """A token. Send a Bearer in Authorization, an admin token in X-Admin-Token beside the key."""
+
+    token: str
+    token_type: Literal["Bearer", "X-Admin-Token"]
+    expires_at: Time
+    scopes: list[str] | None = None
+    request_hash: str | None = None
+
+
+class TokenKeysAnswer(Shape):
+    """Number of the key that was begun."""
+
+    key: int
+
+
+class UsageDay(Shape):
+    """What one UTC day used; `bytes` are those of events as stored, before compression."""
+
+    day: str
+    events: int
+    bytes: int
+    llm_tokens: int
+
+
+class UsageTotals(Shape):
+    events: int
+    bytes: int
+    llm_tokens: int
+
+
+class UsageAnswer(Shape):
+    """Usage by day, days without any left out."""
+
+    items: list[UsageDay]
+    totals: UsageTotals
+
+
 class Refused(Shape):
     """An event that was accepted and then refused."""
 

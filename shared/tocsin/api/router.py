@@ -10,7 +10,18 @@ from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 from tocsin.access.principals import Principal, require
-from tocsin.api import calibration, channels, events, headers, health, incidents, models, notifications, topology
+from tocsin.api import (
+    access,
+    calibration,
+    channels,
+    events,
+    headers,
+    health,
+    incidents,
+    models,
+    notifications,
+    topology,
+)
 from tocsin.api.call import Call, Service
 from tocsin.api.matching import allowed, match, not_found, pick
 from tocsin.api.ports import ApiRooms
@@ -26,6 +37,8 @@ MAX_VALUE: Final = 256
 MAX_REPEATS: Final = 10
 _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 
+#: Scope families whose routes go by what the stores say now, not by what a cache or a token says.
+CONFIRMED: Final = frozenset({"admin", "approvals", "tokens"})
 #: The service of each keyed operation of the api function.
 SERVICES: Final[Mapping[str, Service]] = {
     "list_events": events.list_events,
@@ -37,6 +50,29 @@ SERVICES: Final[Mapping[str, Service]] = {
     "change_incident": incidents.change_incident,
     "merge_incidents": incidents.merge_incidents,
     "split_incident": incidents.split_incident,
+    "list_projects": access.list_projects,
+    "create_project": access.create_project,
+    "get_project": access.get_project,
+    "change_project": access.change_project,
+    "list_keys": access.list_keys,
+    "create_key": access.create_key,
+    "get_key": access.get_key,
+    "change_key": access.change_key,
+    "rotate_key": access.rotate_key,
+    "revoke_key": access.revoke_key,
+    "list_people": access.list_people,
+    "add_person": access.add_person,
+    "change_person": access.change_person,
+    "remove_person": access.remove_person,
+    "list_approvals": access.list_approvals,
+    "request_approval": access.request_approval,
+    "get_approval": access.get_approval,
+    "approve": access.approve,
+    "reject": access.reject,
+    "create_token": access.create_token,
+    "list_token_keys": access.list_token_keys,
+    "rotate_token_keys": access.rotate_token_keys,
+    "get_usage": access.get_usage,
     "get_topology": topology.get_topology,
     "put_topology": topology.put_topology,
     "get_calibration": calibration.get_calibration,
@@ -140,7 +176,7 @@ def dispatch(request: Request, principal_of: Callable[[Request], Principal], roo
     """Answer one request to a keyed route. `principal_of` authenticates. Raises Refusal for everything that
     is refused.
 
-    The order is fixed: unknown path, foreign origin, method, credential, scope, id, query, body, service.
+    The order is fixed: unknown path, foreign origin, method, credential, scope, id, query, body, admin token, service.
     Nothing is read from any store before the scope is known to be held, and nothing is written before the
     body is accepted.
     """
@@ -159,10 +195,15 @@ def dispatch(request: Request, principal_of: Callable[[Request], Principal], roo
             not_found()  # the path belongs to another function
         principal = principal_of(request)
         require(principal, route.scope)
+        if route.scope.partition(":")[0] in CONFIRMED:
+            rooms.access().directory.confirm(principal, route.scope)
         if route.names is not None and not GRAMMARS[route.names].fullmatch(identifier):
             not_found()
         query = read_query(route, request.query)
         body, document = read_body(route, request)
+        if route.admin_token:
+            hashed = access.hash_of(principal, request, document)
+            rooms.access().tokens().spend(request.header("x-admin-token"), principal, hashed)
         answer = service(Call(route, request, principal, identifier, query, body, document), rooms)
     except Refusal as refusal:
         refusal.headers = {**cross, **refusal.headers}

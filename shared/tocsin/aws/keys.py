@@ -19,7 +19,8 @@ from tocsin.signals.ports import ASSIGNED_COMMITS
 GLOBAL: Final[Mapping[str, str]] = {
     "key#": "API keys are looked up before their project is known",
     "due#": "directory of outbox partitions by minute, so that the relay finds due rows without a scan",
-    "sys#": "the deployment's own records: heartbeats, relay watermark, healings, head of the journal",
+    "sys#": "the deployment's own records: projects, heartbeats, relay watermark, healings, head of the journal, token"
+    " keys, failed tries by source",
     "jrn#": "directory of evidence partitions by minute, so that the journal finds what waits without a scan",
 }
 #: Commits whose log rows share a partition.
@@ -148,6 +149,16 @@ def document_version(project: str, name: str, version: int) -> Key:
     return Key(partition(project, "doc", name), f"{version:09d}")
 
 
+def usage(project: str, yyyymmdd: str) -> Key:
+    """Counters of a UTC day; those of a day that still runs are in the log's head."""
+    return Key(partition(project, "usage"), yyyymmdd)
+
+
+def usage_exported(project: str, yyyymmdd: str, meter: str) -> Key:
+    """Says that a meter of a day was handed to the billing system."""
+    return Key(partition(project, "usage"), f"sent#{yyyymmdd}#{meter}")
+
+
 def refusal_partition(project: str, yyyymmdd: str) -> str:
     return partition(project, "refused", yyyymmdd)
 
@@ -271,6 +282,11 @@ def due(minute_text: str, project: str, shard: int) -> Key:
 
 def api_key(key_id: str) -> Key:
     return Key(f"key#{key_id}", "key")
+
+
+def project(project_id: str) -> Key:
+    """A project's own record: name, settings, quota."""
+    return Key("sys#project", project_id)
 
 
 def relay_watermark() -> Key:

@@ -97,6 +97,12 @@ def _place(commit_id: str) -> tuple[str, str]:
     return "segment", commit_id
 
 
+def used_of(head: Row) -> tuple[str, int, int]:
+    """(yyyymmdd, events, bytes) of the day that a log head counts."""
+    day, events, size = head.get("used") or ("", 0, 0)
+    return str(day), int(events), int(size)
+
+
 class DynamoLedger:
     """The ledger of one deployment. `retention_days` sets how long rows and idempotency last."""
 
@@ -179,7 +185,7 @@ class DynamoLedger:
     # head and log
     def head(self, project: str) -> LogHead:
         row = self._table.get(keys.log_head(project)) or {}
-        return LogHead(row.get("n", 0), row.get("folded", 0), row.get("folded_at", 0))
+        return LogHead(row.get("n", 0), row.get("folded", 0), row.get("folded_at", 0), used_of(row))
 
     def commit(self, project: str, commit: Commit) -> int:
         n = commit.head.n + 1
@@ -196,6 +202,9 @@ class DynamoLedger:
         tiers: dict[str, int] = {}
         for event in commit.events:
             tiers[event["tier"]] = tiers.get(event["tier"], 0) + 1
+        day, used, size = commit.head.used
+        today = max(day, keys.day(commit.at))  # a worker whose clock is behind counts for the day that has begun
+        counted = (len(commit.events), unpacked) if today > day else (used + len(commit.events), size + unpacked)
         writes = [
             self._table.put_write(
                 keys.commit(project, commit.commit_id),
@@ -205,7 +214,8 @@ class DynamoLedger:
             self._table.update_write(
                 Update(
                     keys.log_head(project),
-                    set={"n": n, "at": commit.at} | ({} if commit.head.n else {"folded_at": commit.at}),
+                    set={"n": n, "at": commit.at, "used": [today, *counted]}
+                    | ({} if commit.head.n else {"folded_at": commit.at}),
                     add={"events": len(commit.events), **tiers},
                     condition="n = :n" if commit.head.n else "attribute_not_exists(n)",
                     values={"n": commit.head.n} if commit.head.n else {},
@@ -213,6 +223,9 @@ class DynamoLedger:
             ),
             self._table.put_write(keys.log_row(project, n), row | {"exp": expiry}),
         ]
+        if today > day > "":  # the head held the day before, which is over
+            closed = Update(keys.usage(project, day), add={"events": used, "bytes": size})
+            writes.append(self._table.update_write(closed))
         if commit.head.n == 0:
             writes.append(self._table.put_write(keys.known_project(project), {"at": commit.at}))
         try:

@@ -16,11 +16,13 @@ from tocsin.kernel import body, clock, ids, strict_json
 from tocsin.kernel.envelope import Envelope
 from tocsin.kernel.errors import Detail, Refusal, Retry
 from tocsin.kernel.http import Answer, Request
-from tocsin.signals import cloudevents, events
+from tocsin.signals import cloudevents, events, severity
 
 MAX_ITEMS: Final = 500
 #: Bytes of an event's digest that are kept and compared.
 DIGEST_BYTES: Final = 16
+#: OCSF severity_id of informational events.
+INFORMATIONAL: Final = 1
 
 
 class Principal(Protocol):
@@ -42,6 +44,21 @@ class Marks(Protocol):
 
     def lookup(self, project: str, event_ids: Sequence[str]) -> Mapping[str, tuple[str, bool]]:
         """(digest as 32 hex characters, whether its commit is done) by id, for marked ids. Raises Retry."""
+
+
+class Quota(Protocol):
+    """Port: how many events a project may send."""
+
+    def __call__(self, project: str, urgent: Sequence[bool]) -> Sequence[Refusal | None]:
+        """One entry per event: None when it may pass, else why not; urgent ones are refused last."""
+
+
+def is_urgent(event: events.Event) -> bool:
+    """Whether an event may draw on what is kept for firing ones: it fires, and not merely to inform."""
+    if event.get("status", "firing") != "firing":
+        return False
+    level = event.get("severity_id") or severity.severity_id(event["source"], event.get("severity_raw"))
+    return level != INFORMATIONAL
 
 
 @dataclass(slots=True)
@@ -122,7 +139,9 @@ def _readers(request: Request) -> list[Callable[[], events.Event]]:
 
 
 class Intake:
-    """Takes requests that carry events. `protect(project, event)` returns an event as it may be stored."""
+    """Takes requests that carry events. `protect(project, event)` returns an event as it may be stored; `quota` is
+    asked for what is neither refused nor known.
+    """
 
     def __init__(
         self,
@@ -130,19 +149,23 @@ class Intake:
         *,
         marks: Marks | None,
         protect: Callable[[str, events.Event], events.Event],
+        quota: Quota | None = None,
         now: Callable[[], int] = clock.now_ms,
     ) -> None:
         self._outbound = outbound
         self._marks = marks
         self._protect = protect
+        self._quota = quota
         self._now = now
 
     def accept(self, request: Request, principal: Principal) -> Answer:
         """Take one request: 202 when every event was accepted or is a duplicate, 207 when some were refused.
 
         When all were refused the answer is an error: of its own code and status for one event, otherwise 400
-        with the code they share, or ERR_SCHEMA. Raises Refusal for a request refused as a whole, and
-        ERR_UNAVAILABLE (503) when the queue did not take the message; then nothing was queued.
+        with the code they share, or ERR_SCHEMA. Events over the project's quota are worth sending again: an answer
+        that has some carries Retry-After, is 429 when they are all there is, and never 400. Raises Refusal for a
+        request refused as a whole, and ERR_UNAVAILABLE (503) when the queue did not take the message; then nothing
+        was queued.
         """
         received_at, project = self._now(), principal.project
         items = [_Item(index, read) for index, read in enumerate(_readers(request))]
@@ -151,7 +174,7 @@ class Intake:
         for item in items:
             self._judge(item, project, received_at)
         self._compare(project, items)
-        accepted = [item for item in items if item.status == "accepted"]
+        accepted = self._admit(project, [item for item in items if item.status == "accepted"])
         if accepted:
             self._send(accepted, project, request.trace_id, received_at)
         return _answer(items, request.trace_id)
@@ -192,6 +215,16 @@ class Intake:
             else:
                 item.refuse(_mismatch())
 
+    def _admit(self, project: str, items: list[_Item]) -> list[_Item]:
+        """The items that the project's quota lets pass; the others are refused one by one."""
+        if self._quota is None or not items:
+            return items
+        decided = self._quota(project, [is_urgent(item.event) for item in items])
+        for item, refusal in zip(items, decided, strict=True):
+            if refusal is not None:
+                item.refuse(refusal)
+        return [item for item in items if item.refusal is None]
+
     def _advice(self, project: str, event_ids: list[str]) -> Mapping[str, tuple[str, bool]]:
         if self._marks is None or not event_ids:
             return {}
@@ -231,13 +264,15 @@ def _answer(items: list[_Item], trace_id: str) -> Answer:
     refused = [item.refusal for item in items if item.refusal]
     if not refused:
         return Answer(data, meta, 202)
-    if len(refused) < len(items):
+    codes = {refusal.code for refusal in refused}
+    over = "ERR_RATE_LIMITED" in codes
+    headers = next((refusal.headers for refusal in refused if refusal.code == "ERR_RATE_LIMITED"), {})
+    if len(refused) < len(items) or (over and len(codes) > 1):
         message = f"{len(refused)} of {len(items)} events were refused; see data.items."
         some = Refusal("ERR_PARTIAL", message)
-        return Answer(data, meta, some.status, error=_error(some, trace_id))
+        return Answer(data, meta, some.status, headers, _error(some, trace_id))
     if len(refused) == 1:
-        return Answer(data, meta, refused[0].status, error=_error(refused[0], trace_id))
-    codes = {refusal.code for refusal in refused}
+        return Answer(data, meta, refused[0].status, headers, _error(refused[0], trace_id))
     message = f"All {len(items)} events were refused; see data.items."
     whole = Refusal(codes.pop() if len(codes) == 1 else "ERR_SCHEMA", message, refused[0].details)
-    return Answer(data, meta, 400, error=_error(whole, trace_id))
+    return Answer(data, meta, whole.status if over else 400, headers, _error(whole, trace_id))

@@ -41,12 +41,14 @@ class Mark:
 class LogHead:
     """End of a project's commit log: `n` commits so far, states folded into their buckets through commit `folded`.
 
-    `folded_at` is when (Unix ms; before the first fold: when the log began).
+    `folded_at` is when (Unix ms; before the first fold: when the log began). `used` is what the UTC day of the last
+    commit has used so far: (yyyymmdd, events, bytes of events).
     """
 
     n: int
     folded: int
     folded_at: int = 0
+    used: tuple[str, int, int] = ("", 0, 0)
 
 
 @dataclass(frozen=True, slots=True)

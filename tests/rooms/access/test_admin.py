@@ -373,3 +373,30 @@ def test_a_chain_that_bites_its_tail_ends(access: Access) -> None:
 )
 def test_shared_scopes(one: set[str], other: set[str], shared: set[str]) -> None:
     assert shared_scopes(frozenset(one), frozenset(other)) == shared
+
+
+def test_a_rotated_key_goes_on_for_the_overlap_beside_a_successor_of_its_kind(access: Access) -> None:
+    old = access.key(access.root, "events:read", name="reader", signing=True)
+    made = access.keys.rotate(access.root, old.credential, {"overlap_s": 60}, NOW)
+    assert made["key"].startswith("tcn_live_")
+    assert made["signing_secret"].startswith("tss_")
+    assert (made["name"], made["scopes"], made["expires_at"]) == ("reader", ["events:read"], None)
+    assert access.rows.rows[old.key_id].expires_at == NOW + 60_000
+    access.clock.ms += 60_000
+    assert access.rows.rows[old.key_id].refusal_code(access.clock.ms) == "ERR_AUTH_REVOKED"
+    assert refused(access.keys.rotate, access.root, old.credential, {}, access.clock.ms).code == "ERR_CONFLICT"
+
+
+def test_rotation_gives_nobody_a_stronger_or_longer_key(access: Access) -> None:
+    soon = access.clock.ms + 1_000
+    strong = access.key(access.root, "admin:*", "events:*")
+    weak = access.key(access.root, "admin:write", expires_at=times.rfc3339(soon))
+    assert refused(access.keys.rotate, weak, strong.credential, {}, NOW).code == "ERR_SCHEMA"
+    assert access.rows.rows[strong.key_id].expires_at is None
+    made = access.keys.rotate(weak, weak.credential, {}, NOW)
+    assert made["expires_at"] == times.rfc3339(soon)
+    assert access.directory.related(made["id"], weak.credential)
+    stranger = access.bootstrap("p2")
+    assert refused(access.keys.rotate, stranger, strong.credential, {}, NOW).code == "ERR_NOT_FOUND"
+    for body in ({"overlap_s": -1}, {"overlap_s": True}, {"overlap_s": 604_801}, {"scopes": []}):
+        assert refused(access.keys.rotate, access.root, strong.credential, body, NOW).code == "ERR_SCHEMA"

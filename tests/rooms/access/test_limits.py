@@ -21,13 +21,12 @@ from tocsin.access.limits import (
     Rate,
     RequestLimit,
     Scheme,
-    is_urgent,
     retry_after,
     source_of,
 )
 from tocsin.access.ports import Advance
 from tocsin.access.principals import Principal, credential
-from tocsin.access.projects import Project, ProjectSettings, Quota
+from tocsin.access.projects import Project, Quota
 from tocsin.kernel.errors import Refusal
 
 T0 = 1_800_000_000 * SECOND_US
@@ -242,31 +241,12 @@ def test_a_flood_of_one_key_costs_the_others_nothing() -> None:
 # --- the event quota
 
 
-@pytest.mark.parametrize(
-    ("event", "urgent"),
-    [
-        ({}, True),
-        ({"status": "firing", "severity_id": 5}, True),
-        ({"status": "firing", "severity_id": 0}, True),
-        ({"status": "firing", "severity_id": 1}, False),
-        ({"status": "resolved", "severity_id": 5}, False),
-        ({"status": "acknowledged"}, False),
-    ],
-)
-def test_what_counts_as_firing(event: dict[str, Any], urgent: bool) -> None:
-    assert is_urgent(event) is urgent
-
-
-FIRING: dict[str, Any] = {"status": "firing", "severity_id": 4}
-INFO: dict[str, Any] = {"status": "firing", "severity_id": 1}
-
-
 def test_items_of_a_batch_are_refused_one_by_one_informational_first() -> None:
     quota = EventQuota(Limiter(Buckets(), lambda: T0))
-    events = [INFO, FIRING] * 10
-    decided = quota.decide("p1", events, Quota(events_per_second=1, events_burst=24))
-    assert [one is None for one, event in zip(decided, events, strict=True) if event is FIRING] == [True] * 10
-    informational = [one for one, event in zip(decided, events, strict=True) if event is INFO]
+    urgent = [False, True] * 10
+    decided = quota.decide("p1", urgent, Quota(events_per_second=1, events_burst=24))
+    assert [one is None for one in decided[1::2]] == [True] * 10
+    informational = decided[::2]
     assert informational[-1] is not None
     assert informational[-1].status == 429
     assert int(informational[-1].headers["Retry-After"]) >= 1
@@ -284,8 +264,7 @@ def test_no_firing_event_is_refused_where_an_informational_one_passes(batches: l
     quota = EventQuota(Limiter(Buckets(), lambda: at))
     for wait, kinds in batches:
         at += wait
-        events = [FIRING if one else INFO for one in kinds]
-        decided = quota.decide("p1", events, Quota(events_per_second=20, events_burst=40))
+        decided = quota.decide("p1", kinds, Quota(events_per_second=20, events_burst=40))
         firing_refused = any(one is not None for one, kind in zip(decided, kinds, strict=True) if kind)
         info_passed = any(one is None for one, kind in zip(decided, kinds, strict=True) if not kind)
         assert not (firing_refused and info_passed)
@@ -298,8 +277,7 @@ def test_under_a_sustained_flood_of_informational_events_firing_ones_pass() -> N
     refused_firing = passed = 0
     for _ in range(1_200):
         clock.ms += 100
-        events = [INFO] * 50 + [FIRING]
-        decided = quota.decide("p1", events, limits)
+        decided = quota.decide("p1", [False] * 50 + [True], limits)
         refused_firing += decided[-1] is not None
         passed += sum(one is None for one in decided)
     assert refused_firing == 0
@@ -404,8 +382,8 @@ class Door:
 
         def project_of(name: str) -> Project:
             if self.status != "active":
-                raise Refusal("ERR_PROJECT_DELETED", "gone")
-            return Project(name, name, settings=ProjectSettings(quota=self.quota))
+                raise Refusal("ERR_SCOPE", "suspended")
+            return Project(name, name, quota=self.quota)
 
         signed = Scheme(lambda r: "signature" in r.headers, lambda r: "s", key)
         keyed = Scheme(lambda r: "x-api-key" in r.headers, credential, key)
@@ -484,7 +462,7 @@ def test_the_request_limit_goes_by_key_and_cannot_be_dodged(dodge: dict[str, Any
     assert (refusal.code, refusal.status) == ("ERR_RATE_LIMITED", 429)
 
 
-def test_a_project_that_is_gone_is_closed_to_its_keys() -> None:
-    door = Door(status="deleted")
-    assert refused(door.gate().principal_of, request(headers={"x-api-key": "good"})).status == 410
+def test_a_suspended_project_is_closed_to_its_keys() -> None:
+    door = Door(status="suspended")
+    assert refused(door.gate().principal_of, request(headers={"x-api-key": "good"})).status == 403
     assert door.used == []

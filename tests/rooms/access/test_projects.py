@@ -34,7 +34,6 @@ def test_a_project_is_made_with_least_settings_and_shown_whole(projects: Project
     assert shown["id"].startswith("prj_")
     assert shown["settings"]["redact_keys"] == ["iban", "ssn"]
     assert shown["settings"]["redaction"] == "on"
-    assert shown["settings"]["retention_days"] == 90
     assert (shown["status"], shown["version"], shown["created_by"]) == ("active", 1, ADMIN.credential)
 
 
@@ -49,7 +48,8 @@ def test_a_foreign_project_is_not_found_whatever_is_asked(projects: Projects) ->
     for call in (
         lambda: projects.get(stranger, made.id),
         lambda: projects.change(stranger, made.id, {"name": "theirs"}, None),
-        lambda: projects.change(ADMIN, made.id, {"status": "deleted"}, None),
+        lambda: projects.change(stranger, made.id, {"status": "suspended"}, None),
+        lambda: projects.get(ADMIN, "prj_of_nobody"),
     ):
         assert refused(call).code == "ERR_NOT_FOUND"
     assert projects.of(made.id).name == "Shop"
@@ -63,7 +63,6 @@ def test_a_foreign_project_is_not_found_whatever_is_asked(projects: Projects) ->
         {"created_at": 1},
         {"created_by": "key_x"},
         {"quota": {"events_per_second": 10**6}},
-        {"settings": {"quota": {"events_per_second": 10**6}}},
         {"rate": 5},
         {"name": "fine", "status": "suspended"},
     ],
@@ -85,10 +84,7 @@ def test_fields_of_the_server_are_refused_by_name(projects: Projects, body: dict
         {"name": "a\u202eb"},
         {"name": 5},
         {"settings": []},
-        {"settings": {"retention_days": 0}},
-        {"settings": {"retention_days": 366}},
-        {"settings": {"retention_days": True}},
-        {"settings": {"retention_days": "90"}},
+        {"settings": {"quota": {"events_per_second": 10**6}}},
         {"settings": {"redact_keys": "iban"}},
         {"settings": {"redact_keys": ["x"] * 101}},
         {"settings": {"redact_keys": ["a\nb"]}},
@@ -105,8 +101,8 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(projects: Projects, bo
 
 def test_a_change_needs_the_version_that_was_read(projects: Projects) -> None:
     made = projects.create(ADMIN, {"name": "Shop"}, NOW)
-    changed = projects.change(mine(made), made.id, {"settings": {"retention_days": 30}}, 1)
-    assert (changed.version, changed.settings.retention_days, changed.name) == (2, 30, "Shop")
+    changed = projects.change(mine(made), made.id, {"settings": {"redact_keys": ["iban"]}}, 1)
+    assert (changed.version, changed.settings.redact_keys, changed.name) == (2, ("iban",), "Shop")
     assert refused(projects.change, mine(made), made.id, {"name": "x"}, 1).code == "ERR_CONFLICT"
 
 
@@ -127,27 +123,15 @@ def test_a_project_without_a_record_has_default_settings_and_can_be_changed(proj
     assert projects.change(old, "older", {"name": "Older"}, 0).version == 1
 
 
-def test_deletion_is_final(projects: Projects) -> None:
-    made = projects.create(ADMIN, {"name": "Shop"}, NOW)
-    projects.set_status(made.id, "deleted")
-    assert refused(projects.set_status, made.id, "active").code == "ERR_PROJECT_DELETED"
-    with pytest.raises(ValueError, match="a project is"):
-        projects.set_status(made.id, "gone")
-
-
 def test_cached_projects_follow_within_their_time_and_refuse_by_status(projects: Projects) -> None:
     clock = Clock()
     cached = CachedProjects(projects.of, clock.s, ttl_s=20)
     made = projects.create(ADMIN, {"name": "Shop"}, NOW)
     assert cached.require_active(made.id) == made
-    projects.set_status(made.id, "suspended")
+    projects.change(ADMIN, made.id, {"status": "suspended"}, None)
     assert cached.require_active(made.id) == made
     clock.ms += 20_000
     assert refused(cached.require_active, made.id).code == "ERR_SCOPE"
-    projects.set_status(made.id, "deleting")
-    clock.ms += 20_000
-    gone = refused(cached.require_active, made.id)
-    assert (gone.code, gone.status) == ("ERR_PROJECT_DELETED", 410)
     with pytest.raises(ValueError, match="ttl_s"):
         CachedProjects(projects.of, clock.s, ttl_s=31)
 
@@ -171,7 +155,24 @@ def test_a_quota_has_bounds(wrong: dict[str, int]) -> None:
         Quota(**wrong)
 
 
-def test_the_operator_tool_sets_a_quota(projects: Projects) -> None:
-    made = projects.create(ADMIN, {"name": "Shop"}, NOW, Quota(requests_per_second=5))
-    assert projects.of(made.id).settings.quota.requests_per_second == 5
-    assert projects.set_quota(made.id, Quota(events_per_second=9)).settings.quota.events_per_second == 9
+def test_the_operator_sets_quota_and_status_of_projects_and_nothing_else_of_theirs(projects: Projects) -> None:
+    made = projects.create(ADMIN, {"name": "Shop", "quota": {"requests_per_second": 5}}, NOW)
+    assert made.quota == Quota(requests_per_second=5)
+    changed = projects.change(ADMIN, made.id, {"quota": {"events_per_second": 9}, "status": "suspended"}, 1)
+    assert (changed.quota, changed.status) == (Quota(requests_per_second=5, events_per_second=9), "suspended")
+    for body in ({"name": "theirs"}, {"settings": {"redact_keys": []}}):
+        assert refused(projects.change, ADMIN, made.id, body, None).code == "ERR_READONLY_FIELD"
+    for body in ({"status": "gone"}, {"quota": {"events_burst": 10**7}}, {"quota": {"price": 1}}):
+        assert refused(projects.change, ADMIN, made.id, body, None).code == "ERR_SCHEMA"
+
+
+def test_the_operator_cannot_lock_itself_out(projects: Projects) -> None:
+    assert refused(projects.change, ADMIN, "ops", {"status": "suspended"}, None).code == "ERR_READONLY_FIELD"
+    assert projects.change(ADMIN, "ops", {"quota": {"events_burst": 5}, "name": "Ops"}, None).quota.events_burst == 5
+
+
+def test_everybody_sees_their_own_project_and_the_operator_all(projects: Projects) -> None:
+    made = [projects.create(ADMIN, {"name": name}, NOW + at).id for at, name in enumerate(("one", "two"))]
+    assert [one.id for one in projects.all(ADMIN)] == made
+    assert [one.id for one in projects.all(replace(ADMIN, project=made[1]))] == [made[1]]
+    assert [one.id for one in projects.all(replace(ADMIN, project="older"))] == ["older"]

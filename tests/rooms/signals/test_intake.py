@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from tocsin.kernel.errors import Refusal
 from tocsin.kernel.http import Answer, Request
 from tocsin.kernel.pseudonyms import Pseudonyms, project_key, protect
 from tocsin.kernel.redaction import Redactor
-from tocsin.signals.intake import Intake
+from tocsin.signals.intake import Intake, is_urgent
 
 CE = {"specversion": "1.0", "id": "1", "source": "/a", "type": "t", "data": {"title": "x"}}
 
@@ -210,3 +211,74 @@ def test_500_events_are_one_message() -> None:
     answer, outbound = accept([sample(id=f"e{i}") for i in range(500)])
     assert (answer.status, answer.data["accepted"]) == (202, 500)
     assert len(outbound.sent) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "urgent"),
+    [
+        ({}, True),
+        ({"severity_raw": "critical"}, True),
+        ({"severity_raw": "no such word"}, True),
+        ({"severity_raw": "info"}, False),
+        ({"severity_raw": "critical", "status": "resolved"}, False),
+        ({"status": "acknowledged"}, False),
+    ],
+)
+def test_what_may_draw_on_the_share_of_firing_events(fields: dict[str, Any], urgent: bool) -> None:
+    assert is_urgent(sample(**fields)) is urgent
+
+
+class Allowance:
+    """Lets so many events pass, urgent ones first."""
+
+    def __init__(self, left: int) -> None:
+        self.left, self.asked = left, 0
+
+    def __call__(self, project: str, urgent: Sequence[bool]) -> list[Refusal | None]:
+        self.asked += len(urgent)
+        over = Refusal("ERR_RATE_LIMITED", "too many", headers={"Retry-After": "7"})
+        decided: list[Refusal | None] = [over] * len(urgent)
+        for index in sorted(range(len(urgent)), key=lambda one: not urgent[one])[: self.left]:
+            decided[index] = None
+        return decided
+
+
+def limited(body: Any, left: int, marks: MemoryMarks | None = None) -> tuple[Answer, MemoryOutbound, Allowance]:
+    outbound, quota = MemoryOutbound(), Allowance(left)
+    intake = Intake(outbound, marks=marks, protect=lambda _, event: event, quota=quota, now=lambda: NOW_MS)
+    return intake.accept(request(body), PRINCIPAL), outbound, quota
+
+
+def test_events_over_the_quota_are_refused_one_by_one_and_firing_ones_last() -> None:
+    batch = [sample(id="a", severity_raw="info"), sample(id="b", severity_raw="critical"), sample(id="c", title=1)]
+    answer, outbound, quota = limited(batch, 1)
+    assert statuses(answer) == ["refused", "accepted", "refused"]
+    assert (answer.status, answer.headers["Retry-After"]) == (207, "7")
+    assert [item["error"]["status"] for item in answer.data["items"] if "error" in item] == [429, 400]
+    assert [event["id"] for event in outbound.events] == ["b"]
+    assert quota.asked == 2, "what is refused anyway does not count"
+
+
+def test_when_all_are_over_the_quota_the_answer_says_come_back() -> None:
+    for batch in ([sample(id="a"), sample(id="b")], sample()):
+        answer, outbound, _ = limited(batch, 0)
+        assert answer.error is not None
+        assert (answer.status, answer.error["code"], answer.headers["Retry-After"]) == (429, "ERR_RATE_LIMITED", "7")
+        assert outbound.sent == []
+
+
+def test_a_batch_worth_sending_again_in_part_is_never_refused_for_good() -> None:
+    answer, outbound, _ = limited([sample(id="a"), sample(id="b", title=1)], 0)
+    assert answer.error is not None
+    assert (answer.status, answer.error["code"]) == (207, "ERR_PARTIAL")
+    assert outbound.sent == []
+
+
+def test_a_known_event_costs_no_quota() -> None:
+    first, _, _ = limited(sample(), 1)
+    marks = MemoryMarks()
+    _, sent, _ = limited(sample(), 1)
+    identity = first.data["items"][0]["event_id"]
+    marks.known[identity] = (sent.sent[0].payload["digests"][0], True)
+    answer, _, quota = limited(sample(), 0, marks)
+    assert (answer.status, statuses(answer), quota.asked) == (202, ["duplicate"], 0)
