@@ -15,6 +15,7 @@ import threading
 import time
 import zipfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -154,22 +155,28 @@ class Killer(threading.Thread):
 
     def run(self) -> None:
         read = 0
-        while not self.stop.is_set():
-            stages = self.function.stages()
-            latest = {line["pid"]: line["stage"] for line in stages}
-            for line in stages[read:]:
-                if line["stage"] == "begin" and self.copies < self.wanted_copies:
-                    self._copy(line["bodies"])
-                if latest[line["pid"]] == line["stage"] != "end" and len(self.kills) < self.wanted_kills:
-                    self._maybe_kill(line["pid"], line["stage"])
-            read = len(stages)
-            time.sleep(0.05)
+        with ThreadPoolExecutor(4) as senders:  # a slow queue must not keep the killer from its work
+            while not self.stop.is_set():
+                read = self._look(read, senders)
+                time.sleep(0.05)
 
-    def _copy(self, bodies: list[str]) -> None:
+    def _look(self, read: int, senders: ThreadPoolExecutor) -> int:
+        stages = self.function.stages()
+        latest = {line["pid"]: line["stage"] for line in stages}
+        for line in stages[read:]:
+            if line["stage"] == "begin" and self.copies < self.wanted_copies:
+                self._copy(line["bodies"], senders)
+            if latest[line["pid"]] == line["stage"] != "end" and len(self.kills) < self.wanted_kills:
+                self._maybe_kill(line["pid"], line["stage"])
+        return len(stages)
+
+    def _copy(self, bodies: list[str], senders: ThreadPoolExecutor) -> None:
         """A copy at once, while the worker still holds the message, and another one for later."""
         for body in self.random.sample(bodies, max(1, len(bodies) // 3)):
             for delay in (0, 3):
-                self.function.sqs.send_message(QueueUrl=self.function.queue, MessageBody=body, DelaySeconds=delay)
+                senders.submit(
+                    self.function.sqs.send_message, QueueUrl=self.function.queue, MessageBody=body, DelaySeconds=delay
+                )
             self.copies += 1
 
     def _maybe_kill(self, pid: int, stage: str) -> None:
