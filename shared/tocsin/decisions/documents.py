@@ -76,7 +76,7 @@ def broken(value: Any, schema: Schema, where: str) -> Iterator[Detail]:
     kind: str = schema["type"]
     if type(value) is not _TYPES[kind]:
         article = "an" if kind[0] in "aeiou" else "a"
-        yield Detail(where, "type", f"send {article} {kind}")
+        yield Detail(where or "(body)", "type", f"send {article} {kind}")
     elif "enum" in schema and value not in schema["enum"]:
         yield Detail(where, "enum", f"send one of {', '.join(schema['enum'])}")
     elif kind == "string" and "pattern" in schema and not _COMPILED(schema["pattern"][1:-1], re.A).fullmatch(value):

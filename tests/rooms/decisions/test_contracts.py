@@ -62,7 +62,7 @@ def test_the_one_form_does_not_depend_on_how_it_was_sent() -> None:
 @pytest.mark.parametrize(
     ("sent", "found"),
     [
-        ([], [("", "type")]),
+        ([], [("(body)", "type")]),
         (changed(name="Mailer"), [("name", "pattern")]),
         (changed(name="mailer\n"), [("name", "pattern")]),
         (changed(version=0), [("version", "range")]),
