@@ -34,6 +34,8 @@ PPB: Final = 1_000_000_000
 MAX_TRUST: Final = 100
 MAX_VERSION: Final = 2**31 - 1
 MAX_BYTES: Final = 32_768
+#: How long a change may take from the reading of the clock to its effect, clocks that disagree included.
+PUBLISH_MS: Final = 60_000
 
 #: What an owner sends. All but owner and signature are required, and those go together.
 SENT: Final[Mapping[str, Schema]] = {
@@ -140,11 +142,12 @@ def check_successor(contract: Contract, registered: Iterable[Contract]) -> None:
 def retire_after_ms(contract: Mapping[str, Any], staleness_ms: int) -> int:
     """The earliest Unix ms at which a draining contract may be retired.
 
-    A router may decide by a snapshot that is `staleness_ms` old, and a call it starts runs for at most the lease; one
-    more ms, because both bounds may be met exactly. tests/rooms/decisions/test_snapshots.py explores every
-    interleaving of a small model with this wait, and finds a call at a retired service with any shorter one.
+    Draining takes effect at most PUBLISH_MS after `since_ms`; until `staleness_ms` later a router may decide by a
+    snapshot without it; a call that it starts then runs for at most the lease; and one ms, because all bounds may be
+    met exactly. tests/rooms/decisions/test_snapshots.py explores every interleaving of a small model with this wait,
+    and finds a call at a retired service with a shorter one.
     """
-    return int(contract["since_ms"]) + staleness_ms + int(contract["lease_ms"]) + 1
+    return int(contract["since_ms"]) + PUBLISH_MS + staleness_ms + int(contract["lease_ms"]) + 1
 
 
 def moved(contract: Contract, state: str, now_ms: int, staleness_ms: int) -> Contract:

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from tocsin.decisions import documents
+from tocsin.decisions.contracts import MAX_TRUST
 from tocsin.decisions.documents import LEVELS, MAX_INT
 from tocsin.kernel.errors import Detail, Refusal
 
@@ -257,3 +258,18 @@ def failing_rule(policy: Policy, request: Document, service: Document) -> str | 
                 return f"forbid:{rule['id']}"
             permitted = permitted or holds
     return None if permitted else "permit"
+
+
+def weight(service: Document, weights: Mapping[str, int]) -> int:
+    """J: what a service counts under a profile; less is better. Exact, and possibly beyond 2^53."""
+    return int(
+        weights["cost"] * service["cost_pusd"]
+        + weights["latency"] * service["latency_us"]
+        + weights["error"] * service["error_ppb"]
+        + weights["distrust"] * (MAX_TRUST - service["trust"])
+    )
+
+
+def key(service: Document, weights: Mapping[str, int]) -> tuple[int, str, int]:
+    """κ = (J, name, version): a total order, so the least service is one and does not depend on how it was found."""
+    return weight(service, weights), service["name"], service["version"]

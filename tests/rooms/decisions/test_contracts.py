@@ -167,7 +167,7 @@ def test_the_life_of_a_version() -> None:
     draft = contracts.validate(SENT, NOW)
     active = contracts.moved(draft, "active", NOW + 1, 5_000)
     draining = contracts.moved(active, "draining", NOW + 2, 5_000)
-    at = NOW + 2 + 5_000 + 30_000 + 1
+    at = NOW + 2 + contracts.PUBLISH_MS + 5_000 + 30_000 + 1
     assert contracts.retire_after_ms(draining, 5_000) == at
     with pytest.raises(Refusal) as caught:
         contracts.moved(draining, "retired", at - 1, 5_000)
