@@ -22,7 +22,7 @@ NOW = 1_800_000_000_000
 
 
 def some(rnd: random.Random, words: tuple[str, ...], share: float) -> list[str]:
-    return [word for word in words if rnd.random() < share]
+    return sorted(word for word in words if rnd.random() < share)
 
 
 def contract(rnd: random.Random, name: str, version: int = 1) -> dict[str, Any]:
