@@ -72,10 +72,12 @@ GATES: Final = (
     "latency",
     "error",
 )
+#: Gates for which an index learns who passes, one asked value after another.
+_LEARNT: Final = ("capabilities", "input", "output", "scopes", "tags")
 WINNER: Final = "winner"
 DOMINATED: Final = "dominated"
-#: Sets that an index remembers; one is as many bits as the index has services.
-_CACHED: Final = 512
+#: Values of a gate that an index remembers; each costs a bit per service.
+_CACHED: Final = 256
 
 
 @dataclass(frozen=True)
@@ -93,10 +95,17 @@ class Request:
         return attributes(self.document)
 
     @cached_property
-    def parts(self) -> Mapping[str, Any]:
-        """What the engine looks up: everything as something that can be a key."""
-        made = {name: tuple(self.attributes[name]) for name in ("capabilities", "scopes", "tags")}
-        return {**made, **{name: canonical_json(self.document[name]) for name in ("input", "output")}}
+    def parts(self) -> Sequence[tuple[str, Any]]:
+        """What the engine looks up of the request: gates by name with what is asked, as something to look up by."""
+        asked = self.attributes
+        return [
+            (name, canonical_json(asked[name]) if name in ("input", "output") else tuple(asked[name]))
+            for name in _LEARNT
+        ]
+
+    @cached_property
+    def level(self) -> int:
+        return LEVELS.index(self.attributes["level"])
 
 
 @dataclass(frozen=True)
@@ -300,12 +309,13 @@ class _Index:
             for name in ("input", "output")
         }
         self._least_trust = _AtMost([-contract["trust"] for contract in contracts])
-        self._limits = {
-            name: _AtMost([contract[name] for contract in contracts])
+        self._limits = [
+            (name, _AtMost([contract[name] for contract in contracts]))
             for name in ("cost_pusd", "latency_us", "error_ppb")
-        }
+        ]
         self._rules = [self._rule(rule) for rule in policy["rules"]]
-        self._cache: dict[tuple[str, Any], int] = {}
+        self._passing: dict[str, dict[Any, int]] = {kind: {} for kind in _LEARNT}
+        self._health: tuple[Health | None, int] = (None, self._all)
 
     def _rule(self, rule: Mapping[str, Any]) -> _Rule:
         parts: dict[frozenset[str], list[Condition]] = {}
@@ -315,14 +325,6 @@ class _Index:
         services = _where(self.attributes, lambda of: all(evaluate(part, {}, of) for part in alone))
         both = parts.get(frozenset({"request", "service"}), ())
         return _Rule(rule["effect"], tuple(parts.get(frozenset({"request"}), ())), services, tuple(both))
-
-    def _remembered(self, kind: str, value: Any, make: Callable[[Any], int]) -> int:
-        found = self._cache.get((kind, value))
-        if found is None:
-            if len(self._cache) >= _CACHED:
-                self._cache.clear()
-            found = self._cache[kind, value] = make(value)
-        return found
 
     def _having(self, kind: str, words: tuple[str, ...]) -> int:
         made = self._all
@@ -338,30 +340,41 @@ class _Index:
                 made &= ~needing
         return made
 
-    def _up(self, health: Health) -> int:
-        down = [at for name in health.down if (at := self._at.get(name)) is not None]
-        return self._all & ~_bits(down, len(self.contracts))
-
     def first(self, request: Request, health: Health) -> int | None:
         """Position of the winner, or None."""
-        asked, parts, kept = request.attributes, request.parts, self._remembered
-        able = self._active & kept(
-            "capabilities", parts["capabilities"], lambda words: self._having("capabilities", words)
-        )
+        asked, able = request.attributes, self._active
+        for kind, value in request.parts:
+            passing = self._passing[kind].get(value)
+            able &= self._learn(kind, value, asked) if passing is None else passing
+            if not able:
+                return None
         if health.down:
-            able &= kept("health", health.digest, lambda _: self._up(health))
-        if not able:
-            return None
-        able &= kept("input", parts["input"], lambda _: self._typed("input", asked["input"]))
-        able &= kept("output", parts["output"], lambda _: self._typed("output", asked["output"]))
-        able &= kept("scopes", parts["scopes"], self._content)
-        able &= self._cleared[LEVELS.index(asked["level"])]
-        if asked["tags"]:
-            able &= kept("tags", parts["tags"], lambda words: self._having("tags", words))
-        able &= kept("trust", asked["trust"], lambda least: self._least_trust.bits(-least))
-        for name, limits in self._limits.items():
-            able &= kept(name, asked[name], limits.bits)
+            able &= self._up(health)
+        able &= self._cleared[request.level] & self._least_trust.bits(-asked["trust"])
+        for name, limits in self._limits:
+            able &= limits.bits(asked[name])
         return self._permitted(able, asked)
+
+    def _learn(self, kind: str, value: Any, asked: Mapping[str, Any]) -> int:
+        """Which services pass a gate for what is asked of it."""
+        if kind in ("input", "output"):
+            passing = self._typed(kind, asked[kind])
+        else:
+            passing = self._content(value) if kind == "scopes" else self._having(kind, value)
+        known = self._passing[kind]
+        if len(known) >= _CACHED:
+            known.clear()
+        known[value] = passing
+        return passing
+
+    def _up(self, health: Health) -> int:
+        """Services that are not down, remembered for one health document."""
+        known, up = self._health
+        if known is not health:
+            down = [at for name in health.down if (at := self._at.get(name)) is not None]
+            up = self._all & ~_bits(down, len(self.contracts))
+            self._health = (health, up)
+        return up
 
     def _typed(self, kind: str, wanted: Any) -> int:
         made = 0
