@@ -50,8 +50,12 @@ DEFAULTS: Final[Mapping[str, Any]] = {
 }
 _REQUEST: Final = documents.closed(SENT, frozenset(SENT) - DEFAULTS.keys())
 _HEALTH: Final = documents.closed(
-    {"epoch": documents.integer(0, MAX_INT, "Counts the changes."), "down": {"description": "Why, by name@version."}},
-    frozenset({"epoch", "down"}),
+    {
+        "epoch": documents.integer(0, MAX_INT, "Counts the changes."),
+        "down": {"description": "Why, by name@version."},
+        "attested": {"description": "Services, as name@version, whose promises were watched and held."},
+    },
+    frozenset({"epoch", "down", "attested"}),
 )
 #: Why a service is down, by name@version.
 _ID: Final = documents.text("[a-z0-9][a-z0-9._-]{0,63}@[1-9][0-9]{0,9}", "")
@@ -110,14 +114,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Health:
-    """Which services are down and why, as of an epoch. Part of what is decided by, so it is hashed too."""
+    """Which services are down and why, and whose promises are attested, as of an epoch. Part of what is decided by,
+    so it is hashed too."""
 
     epoch: int = 0
     down: Mapping[str, str] = field(default_factory=dict)
+    attested: frozenset[str] = frozenset()
 
     @cached_property
     def document(self) -> Mapping[str, Any]:
-        return {"epoch": self.epoch, "down": dict(self.down)}
+        return {"epoch": self.epoch, "down": dict(self.down), "attested": sorted(self.attested)}
 
     @cached_property
     def digest(self) -> str:
@@ -174,7 +180,12 @@ def health_of(sent: Any) -> Health:
     for name, why in down.items():
         documents.check(name, _ID, "health", "down")
         documents.check(why, _WHY, "health", f"down.{name}")
-    return Health(sent["epoch"], dict(down))
+    attested = sent["attested"]
+    if not isinstance(attested, list):
+        raise Refusal("ERR_SCHEMA", "The health breaks its schema.", [Detail("attested", "type", "send an array")])
+    for i, name in enumerate(attested):
+        documents.check(name, _ID, "health", f"attested[{i}]")
+    return Health(sent["epoch"], dict(down), frozenset(attested))
 
 
 def first_failure(request: Request, contract: Contract, policy: Policy, health: Health) -> str | None:

@@ -69,7 +69,11 @@ def request(rnd: random.Random) -> dict[str, Any]:
 
 def health(rnd: random.Random, contracts: list[dict[str, Any]]) -> dict[str, Any]:
     down = {f"{one['name']}@{one['version']}": rnd.choice(["lease", "breaker"]) for one in contracts}
-    return {"epoch": rnd.randrange(100), "down": {name: why for name, why in down.items() if rnd.random() < 0.1}}
+    return {
+        "epoch": rnd.randrange(100),
+        "down": {name: why for name, why in down.items() if rnd.random() < 0.1},
+        "attested": [name for name in down if rnd.random() < 0.2],
+    }
 
 
 def operand(rnd: random.Random, kind: str) -> list[Any]:

@@ -236,13 +236,15 @@ def test_an_unknown_profile_is_refused_with_those_there_are() -> None:
 @pytest.mark.parametrize(
     ("sent", "field"),
     [
-        ({"epoch": -1, "down": {}}, "epoch"),
-        ({"epoch": 1, "down": []}, "down"),
-        ({"epoch": 1, "down": {"s": "lease"}}, "down"),
-        ({"epoch": 1, "down": {"s@1": "Because"}}, "down.s@1"),
+        ({"epoch": -1}, "epoch"),
+        ({"down": []}, "down"),
+        ({"down": {"s": "lease"}}, "down"),
+        ({"down": {"s@1": "Because"}}, "down.s@1"),
+        ({"attested": {}}, "attested"),
+        ({"attested": ["s@1", "s"]}, "attested[1]"),
     ],
 )
 def test_health_is_closed(sent: Any, field: str) -> None:
     with pytest.raises(Refusal) as refused:
-        health_of(sent)
+        health_of({"epoch": 1, "down": {}, "attested": []} | sent)
     assert refused.value.details[0].field == field
