@@ -1,0 +1,52 @@
+; L11: invariants of control, one step each.
+; code: control.switches, control.Window, control.Retries
+(set-logic ALL)
+(define-fun larger ((x Int) (y Int)) Int (ite (>= x y) x y))
+(define-fun smaller ((x Int) (y Int)) Int (ite (<= x y) x y))
+(define-fun dist ((x Int) (y Int)) Int (ite (>= x y) (- x y) (- y x)))
+(push 1) ; expect unsat: hysteresis; switches * margin <= J at the start - J now + variation, kept by drift and by switches
+(declare-const n Int) (declare-const h Int) (declare-const start Int) (declare-const now Int) (declare-const v Int)
+(declare-const drifted Int) (declare-const other Int) (declare-const nh Int)
+(assert (and (> h 0) (= nh (* n h)) (<= nh (+ (- start now) v))))
+(assert (not (and (<= nh (+ (- start drifted) v (dist drifted now))) (=> (<= (+ other h) now) (<= (+ nh h) (+ (- start other) v))))))
+(check-sat)
+(pop 1)
+(push 1) ; expect unsat: a window stays within its bounds
+(declare-const w Int) (declare-const lo Int) (declare-const hi Int) (declare-const step Int) (declare-const q Int)
+(assert (and (<= 0 lo) (<= lo w) (<= w hi) (>= step 0) (<= 0 q) (<= q w)))
+(assert (not (and (<= lo (smaller (+ w step) hi)) (<= (smaller (+ w step) hi) hi) (<= lo (larger lo q)) (<= (larger lo q) hi))))
+(check-sat)
+(pop 1)
+(push 1) ; expect unsat: halving two windows halves their difference
+(declare-const x Int) (declare-const y Int) (declare-const a Int)
+(assert (and (>= x 0) (>= y 0) (>= a 0)))
+(assert (not (and (= (dist (+ x a) (+ y a)) (dist x y)) (<= (dist (div x 2) (div y 2)) (div (+ (dist x y) 1) 2)))))
+(check-sat)
+(pop 1)
+(push 1) ; expect unsat: retries <= per_mille * requests / 1000 + burst; rr is per_mille * requests
+(declare-const rr Int) (declare-const retries Int) (declare-const tokens Int) (declare-const rho Int) (declare-const burst Int)
+(define-fun inv ((rr Int) (n Int) (t Int)) Bool (and (>= t 0) (<= t (- (+ (* 1000 burst) rr) (* 1000 n)))))
+(assert (and (>= rho 0) (>= burst 0) (>= rr 0) (>= retries 0) (inv rr retries tokens)))
+(assert (not (and (inv (+ rr rho) retries (smaller (+ tokens rho) (* 1000 burst)))
+                  (=> (>= tokens 1000) (inv rr (+ retries 1) (- tokens 1000)))
+                  (<= (* 1000 retries) (+ (* 1000 burst) rr)))))
+(check-sat)
+(pop 1)
+(push 1) ; expect sat: a switch for less than the margin breaks the count
+(declare-const n Int) (declare-const h Int) (declare-const start Int) (declare-const now Int) (declare-const v Int)
+(declare-const other Int) (declare-const nh Int)
+(assert (and (> h 0) (= nh (* n h)) (<= nh (+ (- start now) v))))
+(assert (and (<= (+ other (- h 1)) now) (not (<= (+ nh h) (+ (- start other) v)))))
+(check-sat)
+(pop 1)
+(push 1) ; expect sat: without a floor a window may shrink to below its least
+(declare-const w Int) (declare-const lo Int) (declare-const q Int)
+(assert (and (<= 0 lo) (<= lo w) (<= 0 q) (<= q w) (not (<= lo q))))
+(check-sat)
+(pop 1)
+(push 1) ; expect sat: retrying on less than a whole token exceeds the budget
+(declare-const rr Int) (declare-const retries Int) (declare-const tokens Int) (declare-const burst Int)
+(assert (and (>= tokens 0) (<= tokens (- (+ (* 1000 burst) rr) (* 1000 retries))) (>= tokens 999)))
+(assert (not (>= (- (+ (* 1000 burst) rr) (* 1000 (+ retries 1))) 0)))
+(check-sat)
+(pop 1)
