@@ -1,7 +1,8 @@
-// Reads lines {"snapshot": text, "health": text, "certificates": [base64, …]}; answers each with an array that holds,
+// node batch.mjs CHECKER reads lines {"snapshot": text, "health": text, "certificates": [base64, …]}; answers each with an array that holds,
 // for every certificate, the digest of its receipt or null.
 import { createInterface } from "node:readline";
-import { open, verify } from "../../../tools/checker.mjs";
+
+const { open, verify } = await import(process.argv[2]);
 
 const tried = (attempt) => {
   try {

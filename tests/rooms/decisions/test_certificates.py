@@ -46,7 +46,7 @@ def genuine(engine: Engine, request: Request, health: Health, form: str) -> byte
     return certificates.derive(engine.decide(request, health), engine, request, health, form)
 
 
-def by_python(cases: Sequence[Case]) -> list[list[str | None]]:
+def by_python(cases: Sequence[Case], checker: Any = checker) -> list[list[str | None]]:
     """Digests of the receipts, None for what is refused; each header audited where there are contracts."""
     answers = []
     for snapshot_data, health_data, given in cases:
@@ -57,18 +57,18 @@ def by_python(cases: Sequence[Case]) -> list[list[str | None]]:
         except (ValueError, LookupError, TypeError, AttributeError):
             answers.append([None for _ in given])
             continue
-        answers.append([one_by_python(snapshot, health, data) for data in given])
+        answers.append([one_by_python(checker, snapshot, health, data) for data in given])
     return answers
 
 
-def one_by_python(snapshot: Any, health: Any, data: bytes) -> str | None:
+def one_by_python(checker: Any, snapshot: Any, health: Any, data: bytes) -> str | None:
     try:
         return checker.verify(snapshot, health, data)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
 
-def by_node(cases: Sequence[Case]) -> list[list[str | None]]:
+def by_node(cases: Sequence[Case], checker: Path = ROOT / "tools" / "checker.mjs") -> list[list[str | None]]:
     """The same by the other checker, all in one process."""
 
     def text(data: bytes) -> str:
@@ -79,7 +79,7 @@ def by_node(cases: Sequence[Case]) -> list[list[str | None]]:
         for snapshot, health, given in cases
     ]
     done = subprocess.run(
-        ["node", str(ROOT / "tests/rooms/decisions/batch.mjs")],
+        ["node", str(ROOT / "tests/rooms/decisions/batch.mjs"), str(checker)],
         input="\n".join(lines).encode(),
         capture_output=True,
         check=True,
@@ -117,12 +117,12 @@ def forgeries(engine: Engine, request: Request, health: Health) -> Iterator[byte
     leaves = [snapshot.leaves[i] for i in ranking]
     why = {verdict.service: verdict.reason for verdict in verdicts}
     others: list[Service | None] = [one.service for one in verdicts if one.service != receipt.decision]
-    excuses = ("healthy", "input", "error", "permit", "dominated")
+    excuses = ("healthy", "input", "error", "permit")
     for n, other in enumerate([*others, None] if receipt.decision else others):
         claim = replace(receipt, decision=other).document()
         head = {"v": 1, "receipt": claim, "request": request.document}
         keys = {service: key(contract, weights) for service, contract in zip(why, snapshot.contracts, strict=True)}
-        for excuse in (excuses[n % 5], excuses[(n + 2) % 5]):
+        for excuse in (excuses[n % 4], "dominated"):
             reasons = []
             for service, reason in why.items():
                 better = other is not None and keys[service] < keys[other]
@@ -151,6 +151,60 @@ def forgeries(engine: Engine, request: Request, health: Health) -> Iterator[byte
                     if Service(contract["name"], contract["version"]) != receipt.decision
                 ]
                 yield canonical_json({**short, "shown": [shown[n] for n in kept], "reasons": [words[n] for n in kept]})
+
+
+def misproofs(engine: Engine, request: Request, health: Health) -> Iterator[bytes]:
+    """The right reasons with the wrong part of the ranking: less, so that nobody seems to win; more; a spare node."""
+    ranking = engine.snapshot.ranking(request.document["capabilities"][0], request.document["profile"])
+    leaves = [engine.snapshot.leaves[i] for i in ranking]
+    honest = json.loads(genuine(engine, request, health, "short"))
+    why = [one.reason for one in engine.explain(request, health)]
+    for known in range(len(ranking) + 1):
+        if known != len(honest["shown"]):
+            proof = [node.hex() for node in merkle.prefix_proof(leaves, known)]
+            part = {"shown": [engine.snapshot.contracts[i] for i in ranking[:known]], "rest": proof}
+            part["reasons"] = [why[i] for i in ranking[:known]]
+            nobody = honest["receipt"] | {"decision": None}
+            short_of = known < len(honest["shown"])
+            yield canonical_json({**honest, **part, "receipt": nobody if short_of else honest["receipt"]})
+    yield canonical_json({**honest, "rest": [*honest["rest"], merkle.EMPTY.hex()]})
+
+
+def test_no_other_part_of_a_ranking_is_accepted() -> None:
+    cases = [
+        (
+            certificates.context(engine, "short"),
+            certificates.health_document(health),
+            list(misproofs(engine, request, health)),
+        )
+        for engine, request, health in registries()[:300]
+    ]
+    assert by_python(cases) == by_node(cases) == [[None] * len(given) for _, _, given in cases]
+
+
+def encodings(data: bytes) -> Iterator[bytes]:
+    """The same certificate in other bytes."""
+    yield data + b"\n"
+    yield data.replace(b":", b": ", 1)
+    yield json.dumps(json.loads(data)).encode()
+    yield data[:-1] + b',"v":1}'
+    yield data[:-1] + b".0}" if data.endswith(b"1}") else data.replace(b'"v":1', b'"v":1.0')
+    yield data.replace(b'"v":1', b'"v":1e0')
+    yield data.replace(b'"form"', b'"f\\u006frm"')
+    yield b"\xef\xbb\xbf" + data
+
+
+def test_no_other_encoding_is_accepted() -> None:
+    engine, request, health = small_world()
+    cases = [
+        (
+            certificates.context(engine, form),
+            certificates.health_document(health),
+            list(encodings(genuine(engine, request, health, form))),
+        )
+        for form in FORMS
+    ]
+    assert by_python(cases) == by_node(cases) == [[None] * len(given) for _, _, given in cases]
 
 
 def test_no_forged_winner_is_ever_accepted() -> None:
