@@ -43,7 +43,7 @@ def world(rnd: random.Random, size: int = 12) -> tuple[Snapshot, Request, Health
     return snapshot, request_of(samples.request(rnd)), health_of(samples.health(rnd, held))
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(SEEDS)
 def test_the_engine_decides_as_defined(seed: int) -> None:
     rnd = random.Random(seed)
