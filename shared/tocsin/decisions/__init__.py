@@ -6,6 +6,7 @@ contracts     what a service offers, needs and promises, and its life from draft
 policies      permit and forbid rules in a language that cannot fail
 analysis      what a change of rules newly allows or forbids, by Z3 (imported only there)
 snapshots     immutable registry states by hash, deltas, the pointer, bounded staleness
+exchange      contracts as A2A agent cards and MCP registry entries
 changes       registering, moving, governing and sweeping, as edits
 merkle        RFC 6962 roots and prefix proofs
 routing       the decision function, its gates and order
