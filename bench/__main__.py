@@ -1,7 +1,7 @@
 """`make bench`: every measurement of the issue on one machine in one run, or those that are named.
 
     python -m bench                      the measures: end_to_end chain cold_start cost growth
-    python -m bench scoring redaction    parts looked at more closely
+    python -m bench scoring redaction limits    parts looked at more closely
     python -m bench cost --json FILE     also write the figures as JSON
 
 Figures mean something beside the load that is printed with them, and as ratios within one run; nothing here passes
@@ -19,7 +19,7 @@ from pathlib import Path
 from bench import report
 
 MEASURES = ("end_to_end", "chain", "cold_start", "growth", "cost")
-PARTS = ("scoring", "redaction")
+PARTS = ("scoring", "redaction", "limits")
 
 
 def main() -> None:

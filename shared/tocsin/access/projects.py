@@ -37,7 +37,7 @@ class Quota:
     """
 
     requests_per_second: int = 200
-    requests_burst: int = 4_000
+    requests_burst: int = 6_000
     events_per_second: int = 2_000
     events_burst: int = 20_000
     firing_share_percent: int = 20
