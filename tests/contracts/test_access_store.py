@@ -34,7 +34,7 @@ from tocsin.access.projects import Project, ProjectSettings, Quota
 from tocsin.aws import keys as table_keys
 from tocsin.aws.access_store import DynamoApprovals, DynamoKeySet, DynamoOnce, DynamoUsage
 from tocsin.aws.bucket import Bucket
-from tocsin.aws.key_store import DynamoKeys, DynamoPeople, DynamoProjects
+from tocsin.aws.key_store import APPROVAL_LIFE, DynamoKeys, DynamoPeople, DynamoProjects
 from tocsin.aws.keys import day
 from tocsin.aws.ledger import DynamoLedger
 from tocsin.aws.limit_store import DynamoFailures, DynamoLimits
@@ -150,6 +150,9 @@ def test_a_key_is_revoked_once_and_not_changed_afterwards(stores: Stores) -> Non
     assert stores.keys.revoke("p1", record.key_id, NOW)
     assert not stores.keys.revoke("p1", record.key_id, NOW + 1)
     assert stores.keys.get(record.key_id).revoked_at == NOW
+    if stores.table:
+        row = stores.table.get(table_keys.api_key(record.key_id)) or {}
+        assert row["exp"] * 1000 == NOW + APPROVAL_LIFE, "gone when nothing names it any more"
     assert not stores.keys.change(record)
 
 

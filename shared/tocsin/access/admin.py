@@ -281,8 +281,10 @@ class Keys:
         scopes = parse_scopes(sent.get("scopes", DEFAULT_SCOPES), caller)
         if owner is not None and shared_scopes(scopes, owner.scopes) != scopes:
             raise refuse([Detail("scopes", "role", "give at most the scopes of the person's role")], "Not a key.")
-        if len(self._store.of_project(caller.project)) >= MAX_KEYS:
-            raise refuse([Detail("(body)", "count", f"a project has at most {MAX_KEYS} keys")], "Too many keys.")
+        good = [one for one in self._store.of_project(caller.project) if not one.refusal_code(now)]
+        if len(good) >= MAX_KEYS:
+            fix = f"revoke some: a project has at most {MAX_KEYS} keys that are good"
+            raise refuse([Detail("(body)", "count", fix)], "Too many keys.")
         owner_id = owner.id if owner else ""
         return self._mint(caller.project, name, scopes, expires_at, caller.credential, owner_id, signing, now)
 
@@ -428,8 +430,9 @@ class People:
         if details:
             raise refuse(details, "Not a person.")
         scopes = parse_scopes(sent["scopes"], caller)
-        if len(self._store.all(caller.project)) >= MAX_PEOPLE:
-            raise refuse([Detail("(body)", "count", f"at most {MAX_PEOPLE} people")], "Too many people.")
+        if sum(one.removed_at is None for one in self._store.all(caller.project)) >= MAX_PEOPLE:
+            fix = f"remove some: a project has at most {MAX_PEOPLE} people"
+            raise refuse([Detail("(body)", "count", fix)], "Too many people.")
         person = Person(new_id("per", now), caller.project, name, scopes, now, caller.credential)
         if not self._store.put(person, 0):
             raise Refusal("ERR_CONFLICT", "The person could not be added; send the request again.")

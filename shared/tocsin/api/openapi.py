@@ -77,7 +77,7 @@ def document(answers: Answers) -> Json:
                 "BearerAuth": {
                     "type": "http",
                     "scheme": "bearer",
-                    "bearerFormat": "API key (tcn_live_… or tcn_test_…)",
+                    "bearerFormat": "API key (tcn_live_… or tcn_test_…) or access token (JWT)",
                 },
             },
             "headers": {

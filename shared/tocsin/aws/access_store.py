@@ -8,14 +8,10 @@ from typing import Any, Final
 
 from tocsin.access.approvals import Approval
 from tocsin.aws import keys
-from tocsin.aws.key_store import put_versioned
+from tocsin.aws.key_store import APPROVAL_LIFE, put_versioned
 from tocsin.aws.ledger import used_of
 from tocsin.aws.table import Table, Update
-from tocsin.kernel import clock
 from tocsin.kernel.envelope import pack, unpack
-
-#: Approvals stay readable this long, in ms.
-APPROVAL_LIFE: Final = 400 * clock.DAY
 
 
 class DynamoOnce:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from tocsin.access.admin import Person
 from tocsin.access.principals import KeyRecord
 from tocsin.access.projects import Project, ProjectSettings, Quota
 from tocsin.aws import keys
 from tocsin.aws.table import ConditionFailed, Row, Table, Update
+from tocsin.kernel import clock
+
+#: Approvals, and keys that ended, stay readable this long, in ms.
+APPROVAL_LIFE: Final = 400 * clock.DAY
 
 
 def put_versioned(table: Table, key: keys.Key, row: Mapping[str, Any], expected: int) -> bool:
@@ -34,8 +38,13 @@ def _place(project: str, record: KeyRecord) -> keys.Key:
     return keys.Key(keys.partition(project, "keys"), f"{record.created_at:015d}#{record.key_id}")
 
 
+def _leaves(ended_at: int | None) -> dict[str, int]:
+    """When the row of a key that ends is dropped: as late as an approval that names it."""
+    return {} if ended_at is None else {"exp": (ended_at + APPROVAL_LIFE) // 1000}
+
+
 def _key_row(record: KeyRecord) -> Row:
-    row = {**asdict(record), "scopes": sorted(record.scopes)}
+    row = {**asdict(record), "scopes": sorted(record.scopes), **_leaves(record.expires_at)}
     if record.last_used_at is None:
         del row["last_used_at"]
     return row
@@ -99,7 +108,7 @@ class DynamoKeys:
     def change(self, record: KeyRecord) -> bool:
         return self._update(
             record.key_id,
-            {"name": record.name, "expires_at": record.expires_at},
+            {"name": record.name, "expires_at": record.expires_at, **_leaves(record.expires_at)},
             "attribute_exists(pk) AND revoked_at = :none",
             none=None,
         )
@@ -108,7 +117,8 @@ class DynamoKeys:
         record = self.get(key_id)
         if record is None or record.project != project:
             return False
-        return self._update(key_id, {"revoked_at": at}, "attribute_exists(pk) AND revoked_at = :none", none=None)
+        changes = {"revoked_at": at, **_leaves(at)}
+        return self._update(key_id, changes, "attribute_exists(pk) AND revoked_at = :none", none=None)
 
     def touch(self, key_id: str, at: int, not_after: int) -> bool:
         condition = "attribute_exists(pk) AND (attribute_not_exists(last_used_at) OR last_used_at <= :latest)"
