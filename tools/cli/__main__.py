@@ -50,9 +50,9 @@ def _json(value: Any) -> None:
 
 
 #: Columns that are copied from, so they are never cut.
-_WHOLE = frozenset({"event", "incident", "member", "message", "trace"})
+_WHOLE = frozenset({"event", "incident", "key", "member", "message", "prefix", "project", "trace"})
 #: Columns that give way first.
-_LOOSE = frozenset({"title", "why", "why together", "timeline", "in words", "likely reason"})
+_LOOSE = frozenset({"title", "why", "why together", "timeline", "in words", "likely reason", "scopes"})
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str] = ()) -> None:
