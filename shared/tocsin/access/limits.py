@@ -301,10 +301,9 @@ class _Source:
     shut_until: float = 0.0
 
 
-#: Refusals that count as a failed try. No credential at all and two that differ are no guesses.
-FAILURES: Final = frozenset(
-    ("ERR_AUTH_INVALID", "ERR_AUTH_ENV", "ERR_AUTH_REVOKED", "ERR_AUTH_REPLAY", "ERR_SIG_INVALID", "ERR_SIG_TIME")
-)
+#: Refusals that count as a failed try. Whoever is told that a key has ended or a request was sent before has proved the
+#: secret, and a forgotten job with an old key must not shut out its neighbours; the others are judged without a guess.
+FAILURES: Final = frozenset({"ERR_AUTH_INVALID", "ERR_SIG_INVALID"})
 
 
 class Brake:

@@ -373,7 +373,7 @@ class Door:
     used: list[str] = field(default_factory=list)
     proofs: int = 0
 
-    def gate(self) -> Gate:
+    def gate(self, prove: Callable[[Any], Principal] | None = None) -> Gate:
         def key(request: Any) -> Principal:
             self.proofs += 1
             if credential(request) != "good":
@@ -386,7 +386,7 @@ class Door:
             return Project(name, name, quota=self.quota)
 
         signed = Scheme(lambda r: "signature" in r.headers, lambda r: "s", key)
-        keyed = Scheme(lambda r: "x-api-key" in r.headers, credential, key)
+        keyed = Scheme(lambda r: "x-api-key" in r.headers, credential, prove or key)
         clock = self.access.clock
         return Gate(
             [signed, keyed],
@@ -418,6 +418,22 @@ def test_no_credential_is_missing_and_is_no_failed_try() -> None:
     for _ in range(50):
         assert refused(gate.principal_of, request()).code == "ERR_AUTH_MISSING"
     gate.principal_of(request(headers={"x-api-key": "good"}))
+
+
+@pytest.mark.parametrize("code", ["ERR_AUTH_REVOKED", "ERR_AUTH_REPLAY", "ERR_AUTH_ENV", "ERR_SIG_TIME"])
+def test_a_forgotten_job_with_an_old_key_does_not_shut_out_its_neighbours(code: str) -> None:
+    door, ended = Door(), True
+
+    def prove(_: Any) -> Principal:
+        if ended:
+            raise Refusal(code, "no longer")
+        return door.access.root
+
+    gate = door.gate(prove)
+    for _ in range(100):
+        assert refused(gate.principal_of, request(headers={"x-api-key": "old"})).code == code
+    ended = False
+    gate.principal_of(request(headers={"x-api-key": "another"}))
 
 
 @pytest.mark.parametrize(
