@@ -21,6 +21,7 @@ from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tocsin.api.headers import SECURITY_HEADERS
+from tocsin.kernel.cause import acting
 from tocsin.kernel.errors import Refusal, Retry
 from tocsin.kernel.http import Answer, Request
 
@@ -191,6 +192,11 @@ def _describe(error: Exception) -> str:
     return type(error).__name__
 
 
+def _system() -> str:
+    """This function as evidence names it."""
+    return f"system:{logger.service}"
+
+
 def batch_entry(
     handle: Callable[[Sequence[tuple[str, str]], Callable[[], int]], Collection[str]],
 ) -> Callable[[LambdaEvent, Any], dict[str, Any]]:
@@ -210,7 +216,8 @@ def batch_entry(
         messages = [(record["messageId"], record["body"]) for record in records]
         known = [message_id for message_id, _ in messages]
         try:
-            failed = set(handle(messages, context.get_remaining_time_in_millis))
+            with acting(_system()):
+                failed = set(handle(messages, context.get_remaining_time_in_millis))
         except (Retry, BotoCoreError, ClientError) as error:
             logger.warning("batch given back", extra={"error": _describe(error), "messages": len(messages)})
             failed = set(known)
@@ -274,7 +281,8 @@ def schedule_entry(
 
     def handler(event: LambdaEvent, context: Any) -> dict[str, Any]:
         try:
-            outcome = handle(event, context)
+            with acting(_system()):
+                outcome = handle(event, context)
         except Exception:
             logger.exception("scheduled run failed")
             raise

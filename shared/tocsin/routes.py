@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from tocsin.kernel.ids import INCIDENT_ID, SENDER_ID
 
 Function = Literal["ingest", "api", "public"]
-Kind = Literal["time", "text", "tag", "choice", "id", "limit", "cursor"]
+Kind = Literal["time", "text", "tag", "choice", "number", "id", "limit", "cursor"]
 
 #: Longest path that is looked at; longer ones name nothing.
 MAX_PATH: Final = 512
@@ -34,6 +34,7 @@ GRAMMARS: Final[Mapping[str, re.Pattern[str]]] = {
     "key": re.compile("key_[0-9A-Za-z]{12}", re.ASCII),
     "person": re.compile("per_" + _UUID7, re.ASCII),
     "approval": re.compile("apr_" + _UUID7, re.ASCII),
+    "entry": re.compile("0|[1-9][0-9]{0,14}", re.ASCII),
 }
 
 
@@ -135,6 +136,7 @@ EXAMPLE_PROJECT: Final = "demo"
 EXAMPLE_KEY: Final = "key_4Yx0exampleK"
 EXAMPLE_PERSON: Final = "per_019a9f00-0000-7000-8000-000000000004"
 EXAMPLE_APPROVAL: Final = "apr_019a9f00-0000-7000-8000-000000000005"
+EXAMPLE_ENTRY: Final = "2"
 
 _PAGE: Final = (
     Param("limit", "limit", f"Items per page, 1 to {MAX_LIMIT}; {DEFAULT_LIMIT} when left out.", "25"),
@@ -149,6 +151,7 @@ _TAG: Final = Param("tag", "tag", "Tag, written key:value; all of several must h
 _TIER: Final = Param("tier", "choice", "Tier of the score.", "high", choices=TIERS)
 _WORDS: Final = Param("q", "text", "Each word is the beginning of a word of the title, in any case.", "pay time")
 _EVENT_STATUS: Final = ("firing", "acknowledged", "resolved")
+_JOURNALS: Final = ("project", "deployment")
 _DECISIONS: Final = ("pending", "delivered", "retrying", "withheld", "failed")
 _INCIDENT_STATUS: Final = ("open", "acknowledged", "resolved", "merged")
 _SOURCE: Final = Param("source", "text", "Which source is meant when several sent this id.", "checkout")
@@ -1130,6 +1133,79 @@ ROUTES: Final[tuple[Route, ...]] = (
         examples=(
             Example("of an incident", "Everything one incident caused.", query=(("incident", EXAMPLE_INCIDENT),)),
         ),
+    ),
+    Route(
+        "GET",
+        "/v1/journal",
+        "list_journal",
+        "journal",
+        "List the journal",
+        "Entries of your project as they were sealed, newest first: who did what to what, by digest and pseudonym. "
+        "What was done in the last minute may still wait. With of=deployment, which needs admin:read, entries that "
+        "belong to no project: healings, replays, keys.",
+        "journal:read",
+        "api",
+        "JournalPage",
+        aliases=_aliases("/v1/journal"),
+        query=(
+            *_TIMES,
+            Param("kind", "text", "Exact kind.", "incident.acknowledged"),
+            Param("actor", "text", "Exact actor: a key, a pseudonym, or a part of the system.", "system:correlate"),
+            Param("of", "choice", "Whose entries; project when left out.", "project", choices=_JOURNALS),
+            *_PAGE,
+        ),
+        examples=(
+            Example("newest", "The newest entries.", query=(("limit", "2"),)),
+            Example("by kind", "Who acknowledged what.", query=(("kind", "incident.acknowledged"),)),
+        ),
+    ),
+    Route(
+        "GET",
+        "/v1/journal/checkpoint",
+        "get_checkpoint",
+        "journal",
+        "Read the published checkpoint",
+        "The signed head of the whole log (C2SP signed note): size, root and two signatures. Keep one, and nobody can "
+        "rewrite what it covers without your noticing.",
+        "journal:read",
+        "api",
+        "CheckpointAnswer",
+        aliases=_aliases("/v1/journal/checkpoint"),
+        refusals=("ERR_NOT_FOUND",),
+        examples=(Example("published", "The checkpoint of now."),),
+    ),
+    Route(
+        "GET",
+        "/v1/journal/consistency",
+        "prove_consistency",
+        "journal",
+        "Prove that the log only grew",
+        "Proof (RFC 9162 section 2.1.4) that the tree of `first` entries is a prefix of the tree of `second`.",
+        "journal:read",
+        "api",
+        "ConsistencyAnswer",
+        aliases=_aliases("/v1/journal/consistency"),
+        query=(
+            Param("first", "number", "Entries of the older tree; 0 when left out.", "1"),
+            Param("second", "number", "Entries of the newer tree; the published size when left out.", "3"),
+        ),
+        refusals=("ERR_NOT_FOUND",),
+        examples=(Example("grown", "From one entry to three.", query=(("first", "1"), ("second", "3"))),),
+    ),
+    Route(
+        "GET",
+        "/v1/journal/entries/{id}",
+        "get_journal_entry",
+        "journal",
+        "Read an entry with its proof",
+        "By its number. The proof (RFC 9162 section 2.1.3) leads from the entry's hash to the root that the checkpoint "
+        "signs; it holds hashes of other entries and nothing of what is in them. tools/journal_checker.py checks it.",
+        "journal:read",
+        "api",
+        "InclusionAnswer",
+        aliases=_aliases("/v1/journal/entries/{id}"),
+        names="entry",
+        examples=(Example("one entry", "An incident was acknowledged.", id=EXAMPLE_ENTRY),),
     ),
     Route(
         "GET",

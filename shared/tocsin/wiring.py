@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from tocsin.aws.documents import CalibrationDocuments, Documents, TopologyDocuments
     from tocsin.aws.event_reader import DynamoEventReader
     from tocsin.aws.incident_store import DynamoIncidentStore
+    from tocsin.aws.journal_store import JournalFiles
     from tocsin.aws.ledger import DynamoLedger
     from tocsin.aws.outbox import DynamoOutbox
     from tocsin.aws.watch import Heartbeats, Leases, StackWatch
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from tocsin.delivery.dispatch import Dispatcher
     from tocsin.delivery.ports import MailSender
     from tocsin.delivery.webhook import SignedWebhooks
+    from tocsin.journal.sequencer import Sequencer
     from tocsin.kernel.http import Request
     from tocsin.kernel.pseudonyms import Pseudonyms
     from tocsin.kernel.redaction import Profile, Redactor
@@ -407,15 +409,33 @@ def heartbeats() -> Heartbeats:
 
 
 @lru_cache(maxsize=1)
+def sequencer() -> Sequencer:
+    from tocsin.aws.journal_store import DynamoJournal, KmsSigner
+    from tocsin.journal.sequencer import Sequencer, origin_of
+
+    chosen = settings()
+    store = DynamoJournal(table(), client("s3"), chosen.require("journal_bucket"))
+    log, cosigner = (KmsSigner(client("kms"), chosen.require(name)) for name in ("journal_key", "cosigner_key"))
+    return Sequencer(store, origin_of(chosen.stack), log, cosigner)
+
+
+def _journal_files() -> JournalFiles:
+    from tocsin.aws.journal_store import JournalFiles
+
+    return JournalFiles(client("s3"), settings().require("journal_bucket"))
+
+
+@lru_cache(maxsize=1)
 def watch() -> StackWatch:
     from tocsin.aws.watch import StackWatch
 
     stack = settings().stack
-    names = ("score", "correlate", "notify", "relay", "digest", "supervise")
+    names = ("score", "correlate", "notify", "relay", "digest", "seal", "supervise")
+    clocked = ("supervise", "digest", "seal")
     return StackWatch(
         stack,
         {name: queue(f"{name}_queue") for name in names},
-        {f"{stack}-supervise": None, f"{stack}-digest": None, f"{stack}-scored": stack, f"{stack}-facts": stack},
+        {f"{stack}-{name}": None for name in clocked} | {f"{stack}-scored": stack, f"{stack}-facts": stack},
         table(),
         client,
     )
@@ -426,7 +446,7 @@ def supervisor() -> Supervisor:
     from tocsin.aws.watch import Healings, OwnEvents, StackRepairs, TableMemory, ops_project
     from tocsin.defense.healing import Policy, Supervisor
 
-    ticked = {name: queue(f"{name}_queue") for name in ("relay", "supervise")}
+    ticked = {name: queue(f"{name}_queue") for name in ("relay", "seal", "supervise")}
     return Supervisor(
         watch(),
         StackRepairs(ticked, queue("correlate_queue"), leases(), client),
@@ -465,8 +485,10 @@ def api() -> ApiRooms:
     from tocsin.api.writer import IncidentOperations
     from tocsin.aws.health import StackHealth
     from tocsin.aws.incident_reader import DynamoIncidentReader
+    from tocsin.aws.journal_store import DynamoJournalIndex
     from tocsin.aws.watch import Healings
     from tocsin.delivery.channels import Channels
+    from tocsin.journal.audit import Audit
 
     reader = DynamoIncidentReader(incidents(), events(), retention_days=settings().retention_days)
     return ApiRooms(
@@ -479,6 +501,8 @@ def api() -> ApiRooms:
         dispatcher=dispatcher(),
         notifications=notifications(),
         healings=Healings(table()),
+        journal=DynamoJournalIndex(table()),
+        audit=Audit(_journal_files()),
         health=StackHealth(watch()),
         access=access,
         cursor_key=secret(settings().require("secret_cursor")),

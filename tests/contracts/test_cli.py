@@ -21,6 +21,7 @@ import pytest
 from click.testing import CliRunner
 from moto import mock_aws
 from standardwebhooks import Webhook
+from tests.rooms.journal.memory import PINNED, entry, log_of
 from tests.support.stripe import Stripe
 from tools import demo
 from tools.cli.__main__ import QUEUES, tocsin
@@ -118,6 +119,7 @@ class Server:
             "/v1/keys": {"items": [KEY]},
             "/v1/projects": {"items": [PROJECT]},
             "/v1/usage": USAGE,
+            "/v1/journal": {"items": [{"index": 7, "entry": entry(7).payload()}]},
         }
         self.answers: list[tuple[int, Any]] = []
         self.requests: list[tuple[str, str, dict[str, str], str, str, bytes]] = []
@@ -183,6 +185,7 @@ def run(*arguments: str, stdin: str | None = None) -> Any:
         (("keys", "list"), ("key_4Yx0exampleK", "tcn_live_4Yx0exampleK…9Qz1", "ingest:write")),
         (("projects", "list"), ("prj_1", "active", "500", "shop")),
         (("usage",), ("2026-11-20", "12", "3400", "all")),
+        (("journal", "list"), ("7", "incident.opened", "done", "system:correlate", "incident:inc_7")),
     ],
 )
 def test_reading(server: Server, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
@@ -253,6 +256,68 @@ def test_usage_goes_to_stripe_where_a_key_is_set(tmp_path: Path, monkeypatch: py
     finally:
         stripe.server.server_close()
     assert stripe.values("tocsin_events") == 41
+
+
+def test_the_journal_of_the_deployment_is_read_as_its_operator(server: Server) -> None:
+    run("journal", "list", "--deployment", "--kind", "healing.repaired", "--actor", "system:supervise", "--json")
+    ((_, path, query, key, _, _),) = server.requests
+    asked = {"limit": "20", "kind": "healing.repaired", "actor": "system:supervise", "of": "deployment"}
+    assert (path, query, key) == ("/v1/journal", asked, "tcn_live_a")
+
+
+def journal_in(folder: Path, size: int) -> None:
+    for name, data in log_of(size, [3, 300]).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+
+
+def test_a_copy_of_the_journal_is_verified_with_the_keys_given(tmp_path: Path) -> None:
+    journal_in(tmp_path / "log", 310)
+    journal_in(tmp_path / "longer", 400)
+    keys = [part for key in PINNED for part in ("--key", str(key))]
+    good = run("journal", "verify", str(tmp_path / "log"), *keys)
+    assert (good.exit_code, good.output[:23]) == (0, "VERIFIED: 310 entries i")
+    kept = ("--earlier", str(tmp_path / "log" / "checkpoint"))
+    assert run("journal", "verify", str(tmp_path / "longer"), *keys, *kept).exit_code == 0
+    cut = run("journal", "verify", str(tmp_path / "log"), *keys, "--earlier", str(tmp_path / "longer" / "checkpoint"))
+    assert (cut.exit_code, "the log was cut" in cut.output) == (1, True)
+    assert run("journal", "verify", str(tmp_path / "log"), "--key", "nonsense").exit_code == 2
+    for path, place in (("tile/0/001.p/54", "tile/0/001.p/54 byte 0 (hash 0)"), ("checkpoint", "checkpoint line 1")):
+        file = tmp_path / "log" / path
+        whole = file.read_bytes()
+        file.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+        bad = run("journal", "verify", str(tmp_path / "log"), *keys)
+        file.write_bytes(whole)
+        assert (bad.exit_code, f"NOT VERIFIED: {place}" in bad.output) == (1, True), bad.output
+
+
+def test_the_bucket_is_verified_with_the_pinned_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (
+        ("AWS_ACCESS_KEY_ID", "t"),
+        ("AWS_SECRET_ACCESS_KEY", "t"),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+    ):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TOCSIN_HOME", str(tmp_path))
+    found = {
+        "stack": "tocsin",
+        "resources": {"JournalBucketName": "journal"},
+        "journal_keys": [str(key) for key in PINNED],
+    }
+    (tmp_path / "tocsin.json").write_text(json.dumps(found))
+    with mock_aws():
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket="journal")
+        for name, data in {**log_of(300), "../../escape": b"x"}.items():
+            s3.put_object(Bucket="journal", Key=f"journal/{name}", Body=data)
+        assert run("journal", "keys").output.split() == found["journal_keys"]
+        assert run("journal", "verify").output.startswith("VERIFIED: 300 entries")
+        assert run("journal", "fetch", str(tmp_path / "copy" / "log")).exit_code == 0
+        copied = {path.name for path in (tmp_path / "copy").rglob("*") if path.is_file()}
+        assert "escape" not in copied
+        s3.put_object(Bucket="journal", Key="journal/tile/entries/000", Body=b"no bundle")
+        bad = run("journal", "verify")
+    assert (bad.exit_code, "NOT VERIFIED: tile/entries/000" in bad.output) == (1, True), bad.output
 
 
 def test_filters_are_passed_on(server: Server) -> None:

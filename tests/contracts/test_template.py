@@ -262,8 +262,9 @@ def test_a_function_may_do_what_it_was_given_names_for_and_no_more(function: str
     sends = {resource_of(resource) for resource in allowed.get("sqs:SendMessage", [])}
     assert sends <= resources("TOCSIN_.*_QUEUE")
     assert ("events:PutEvents" in allowed) == ("TOCSIN_BUS" in named)
-    if {"s3:GetObject", "s3:PutObject"} & set(allowed):
-        assert "TOCSIN_BUCKET" in named
+    files = allowed.get("s3:GetObject", []) + allowed.get("s3:PutObject", [])
+    buckets = {re.match(r"\$\{(\w+)\.Arn\}/", resource["Fn::Sub"])[1] for resource in files}  # type: ignore[index]
+    assert buckets <= resources("TOCSIN_.*BUCKET")
 
 
 @pytest.mark.parametrize("function", sorted(FUNCTIONS))
@@ -307,6 +308,42 @@ def test_what_is_kept_is_private_and_leaves_in_time() -> None:
     assert table["TimeToLiveSpecification"] == {"AttributeName": "exp", "Enabled": True}
     for name in ("Table", "Bucket", *(name for name in RESOURCES if name.endswith("Secret"))):
         assert RESOURCES[name]["DeletionPolicy"] == "Retain", name
+
+
+def test_the_journal_cannot_be_taken_back() -> None:
+    journal = RESOURCES["JournalBucket"]["Properties"]
+    assert journal["VersioningConfiguration"] == {"Status": "Enabled"}
+    assert journal["ObjectLockEnabled"] is True
+    assert journal["ObjectLockConfiguration"]["Rule"]["DefaultRetention"]["Days"] >= 365
+    assert set(journal["PublicAccessBlockConfiguration"].values()) == {True}
+    assert not [rule for rule in journal["LifecycleConfiguration"]["Rules"] if "Expiration" in str(rule)]
+    policy = RESOURCES["JournalBucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    (kept,) = (one for one in policy if one["Sid"] == "NothingIsTakenOut")
+    assert (kept["Effect"], kept["Principal"]) == ("Deny", "*")
+    assert {"s3:DeleteObject", "s3:DeleteObjectVersion", "s3:BypassGovernanceRetention"} <= set(kept["Action"])
+
+
+def test_buckets_speak_tls_only() -> None:
+    buckets = {name for name, body in RESOURCES.items() if body["Type"] == "AWS::S3::Bucket"}
+    policies = [body["Properties"] for body in RESOURCES.values() if body["Type"] == "AWS::S3::BucketPolicy"]
+    assert {policy["Bucket"]["Ref"] for policy in policies} == buckets
+    for policy in policies:
+        (tls,) = (one for one in policy["PolicyDocument"]["Statement"] if one["Sid"] == "TlsOnly")
+        assert (tls["Effect"], tls["Action"]) == ("Deny", "s3:*")
+        assert tls["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+def test_only_seal_signs_and_with_two_keys() -> None:
+    asymmetric = {name for name, body in RESOURCES.items() if "KeySpec" in body.get("Properties", {})}
+    assert asymmetric == {"JournalKey", "CosignerKey"}
+    for body in (RESOURCES[name] for name in asymmetric):
+        assert body["DeletionPolicy"] == "Retain"
+        assert body["Properties"]["KeyUsage"] == "SIGN_VERIFY"
+        for statement in body["Properties"]["KeyPolicy"]["Statement"]:
+            assert not [action for action in statement["Action"] if "*" in action]
+            signs = "kms:Sign" in statement["Action"]
+            assert signs == (statement["Principal"] == {"AWS": {"Fn::GetAtt": ["SealFunctionRole", "Arn"]}})
+    assert "kms:Sign" not in str([FUNCTIONS[name]["Policies"] for name in FUNCTIONS])
 
 
 def test_no_secret_has_a_value_in_the_template() -> None:

@@ -216,10 +216,11 @@ def test_a_memory_of_another_version_is_read_as_far_as_it_goes(table: Table) -> 
 
 def test_healings_are_listed_newest_first_over_days(table: Table) -> None:
     log = Healings(table, lambda: NOW)
-    written = [{"id": ids.new_id("heal", NOW - n * 7 * clock.HOUR), "n": n} for n in range(10)]
+    done = {"action": "enable", "outcome": "repaired", "attempts": 1}
+    written = [{"id": ids.new_id("heal", NOW - n * 7 * clock.HOUR), "n": n, **done} for n in range(10)]
     for record in written:
         log.record(record)
-    log.record({"id": ids.new_id("heal", NOW - 40 * clock.DAY), "n": 99})
+    log.record({"id": ids.new_id("heal", NOW - 40 * clock.DAY), "n": 99, **done})
     log.record(written[3] | {"outcome": "healed"})
     got: list[dict[str, Any]] = []
     position: Any = None

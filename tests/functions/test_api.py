@@ -143,6 +143,7 @@ def test_what_belongs_to_others_is_not_there(route: Route, world: ApiWorld) -> N
         "key": api_fakes.FOREIGN_KEY,
         "person": api_fakes.FOREIGN_PERSON,
         "approval": api_fakes.FOREIGN_APPROVAL,
+        "entry": "1",
     }[str(route.names)]
     unknown = {
         "event": "evt_" + "a" * 26,
@@ -152,6 +153,7 @@ def test_what_belongs_to_others_is_not_there(route: Route, world: ApiWorld) -> N
         "key": "key_" + "0" * 12,
         "person": api_fakes.FOREIGN_PERSON[:-1] + "e",
         "approval": api_fakes.FOREIGN_APPROVAL[:-1] + "e",
+        "entry": "4000",
     }[str(route.names)]
     example = route.examples[0]
     before, told = picture(world), []

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tests.rooms.journal.memory import COSIGNER, LOG, Memory
 from tests.support.access_fakes import (
     MASTER,
     PEPPER,
@@ -30,9 +31,12 @@ from tocsin.access.approvals import Approval, Approvals, parse_described, reques
 from tocsin.access.principals import FAMILIES, KeyRecord, Principal
 from tocsin.access.projects import Project, Projects
 from tocsin.access.tokens import TokenKeys, Tokens
-from tocsin.api.filters import EventFilters, IncidentFilters
+from tocsin.api.filters import EventFilters, IncidentFilters, JournalFilters
 from tocsin.api.ports import AccessRooms, ApiRooms, Change, Merge, Operation, Page, Split
 from tocsin.delivery.channels import Channels
+from tocsin.journal.audit import Audit
+from tocsin.journal.entries import DEPLOYMENT, Entry, content_digest
+from tocsin.journal.sequencer import Sequencer, origin_of
 from tocsin.kernel import clock
 from tocsin.kernel.errors import Refusal
 from tocsin.kernel.http import Request
@@ -432,6 +436,43 @@ class _Healings:
         return Page(self.rows[start : start + limit], following, 1)
 
 
+class _Journal:
+    """Four sealed entries, paged by index: two of the caller's project, one of another, one of the deployment."""
+
+    def __init__(self) -> None:
+        self.log = Memory()
+        self.entries = [
+            _sealed(0, "incident.opened", PROJECT, "system:correlate", "incident:open"),
+            _sealed(1, "incident.opened", OTHER, "system:correlate", "incident:open"),
+            _sealed(2, "incident.acknowledged", PROJECT, "key_k3yOfTheTest", "incident:acknowledge"),
+            _sealed(3, "healing.repaired", DEPLOYMENT, "system:supervise", "healing:enable"),
+        ]
+        self.log.add(*self.entries)
+        Sequencer(self.log, origin_of("live"), LOG, COSIGNER).seal(NOW)
+
+    def page(self, filters: JournalFilters, position: Any, limit: int) -> Page[dict[str, Any]]:
+        shown = [{"index": index, "entry": one.payload()} for index, one in enumerate(self.entries)]
+        found = [one for one in reversed(shown) if filters.matches(one["entry"])]
+        start = position or 0
+        following = start + limit if start + limit < len(found) else None
+        return Page(found[start : start + limit], following, len(found))
+
+
+def _sealed(number: int, kind: str, project: str, actor: str, action: str) -> Entry:
+    return Entry(
+        id=f"evd_019a9f00-0000-7000-8000-00000000000{number}",
+        kind=kind,
+        at=NOW - 60_000 + number,
+        project=project,
+        actor=actor,
+        action=action,
+        resource=f"incident:{EXAMPLE_INCIDENT}",
+        trace_id=TRACE,
+        outcome="done",
+        digests={"change": content_digest({"number": number})},
+    )
+
+
 class _Health:
     """Two parts, one of them slow."""
 
@@ -484,6 +525,7 @@ class ApiWorld:
 
     def __post_init__(self) -> None:
         self.bench.world.now = NOW
+        journal = _Journal()
         self.rooms = ApiRooms(
             events=_Events(self.store),
             incidents=_Incidents(self.store),
@@ -494,6 +536,8 @@ class ApiWorld:
             dispatcher=self.bench.dispatcher(),
             notifications=Records(self.bench.world),
             healings=_Healings(),
+            journal=journal,
+            audit=Audit(journal.log),
             health=_Health(),
             access=lambda: self.access,
             cursor_key=b"c" * 32,

@@ -1,6 +1,7 @@
 """`./tocsin`: run the local cloud, send events, read what became of them.
 
-What it prints comes from the HTTP API; only dead letters are reached through AWS (or the emulator) directly.
+What it prints comes from the HTTP API; only dead letters and the journal's files are reached through AWS (or the
+emulator) directly.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ import json
 import secrets
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 from tools.cli.api import ROOT, Api, ApiError, contract
 
-QUEUES = ("score", "correlate", "relay", "notify", "digest", "supervise")
+QUEUES = ("score", "correlate", "relay", "notify", "digest", "seal", "supervise")
 _STYLES = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "cyan", "info": "dim"}
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 _Command = TypeVar("_Command", bound=Callable[..., None])
@@ -50,7 +53,9 @@ def _json(value: Any) -> None:
 
 
 #: Columns that are copied from, so they are never cut.
-_WHOLE = frozenset({"event", "incident", "key", "member", "message", "prefix", "project", "trace"})
+_WHOLE = frozenset(
+    ("event", "incident", "key", "member", "message", "number", "prefix", "project", "resource", "trace")
+)
 #: Columns that give way first.
 _LOOSE = frozenset({"title", "why", "why together", "timeline", "in words", "likely reason", "scopes"})
 
@@ -523,6 +528,7 @@ def replay(queue: str, limit: int, rate: float) -> None:
     from tocsin.aws.table import Table as Rows
     from tocsin.aws.watch import Healings
     from tocsin.kernel import clock
+    from tocsin.kernel.cause import acting
 
     letters = _letters(queue)
     sent = 0
@@ -532,8 +538,113 @@ def replay(queue: str, limit: int, rate: float) -> None:
         left = letters.depth()
         rows = Rows(_client("dynamodb"), contract()["resources"]["TableName"])
         record = replay_record(queue, getpass.getuser(), sent, left, clock.now_ms())
-        Healings(rows).record(record)
+        with acting("admin:cli"):  # the record, which evidence names by digest, says who it was
+            Healings(rows).record(record)
     click.echo(f"{record['text']} ({record['id']})")
+
+
+# the journal
+@tocsin.group()
+def journal() -> None:
+    """The signed record of what was done; see docs/journal.md."""
+
+
+@journal.command("list")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000))
+@click.option("--kind", help="Exact kind, such as incident.acknowledged.")
+@click.option("--actor", help="Exact actor, such as system:correlate.")
+@click.option("--deployment", is_flag=True, help="What belongs to no project: healings, replays, keys.")
+@click.option("--json", "as_json", is_flag=True, help="Print the API's items.")
+@_told
+def journal_list(limit: int, kind: str | None, actor: str | None, deployment: bool, as_json: bool) -> None:
+    """Sealed entries, newest first."""
+    of = "deployment" if deployment else None
+    found = list(_api(admin=deployment).items("/v1/journal", limit, kind=kind, actor=actor, of=of))
+    if as_json:
+        _json(found)
+        return
+    rows = []
+    for one in found:
+        entry = one["entry"]
+        at = time.strftime("%m-%d %H:%M:%S", time.gmtime(entry["at"] / 1000))
+        rows.append([str(one["index"]), at, entry["kind"], entry["outcome"], entry["actor"], entry["resource"]])
+    _table(["number", "time", "kind", "outcome", "actor", "resource"], rows)
+
+
+@journal.command("keys")
+@_told
+def journal_keys() -> None:
+    """The pinned public keys: the log's, then the cosigner's. Keep a copy somewhere else."""
+    click.echo("\n".join(_pinned(())))
+
+
+@journal.command("fetch")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@_told
+def journal_fetch(folder: Path) -> None:
+    """Copy the journal's files from its bucket to FOLDER."""
+    click.echo(f"{_fetch(folder)} files in {folder}")
+
+
+@journal.command("verify")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True), required=False)
+@click.option("--key", "keys", multiple=True, help="Verifier key, the log's first; pinned ones when left out.")
+@click.option("--earlier", multiple=True, type=click.Path(path_type=Path, dir_okay=False, exists=True),
+              help="A checkpoint kept from before; the log must extend it.")  # fmt: skip
+@_told
+def journal_verify(folder: Path | None, keys: tuple[str, ...], earlier: tuple[Path, ...]) -> None:
+    """Check signatures, every entry and every tile: of the copy in FOLDER, or of the bucket. Names the place of damage
+    and ends with status 1 when there is any.
+    """
+    from tocsin.journal.notes import VerifierKey
+    from tocsin.journal.tree import Damaged
+    from tocsin.journal.verify import Directory, verify
+
+    try:
+        pinned = [VerifierKey.parse(text) for text in _pinned(keys)]
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--key") from error
+    kept = [one.read_bytes() for one in earlier]
+    with tempfile.TemporaryDirectory() as copy:
+        if folder is None:
+            folder = Path(copy)
+            _fetch(folder)
+        try:
+            found = verify(Directory(folder), pinned, kept)
+        except Damaged as damage:
+            click.echo(f"NOT VERIFIED: {damage}", err=True)
+            sys.exit(1)
+    signed = " and ".join(key.name for key in pinned)
+    click.echo(f"VERIFIED: {found.checkpoint.size} entries in {found.files} files, signed by {signed}")
+
+
+def _pinned(given: Sequence[str]) -> list[str]:
+    """Verifier keys as given, or as they were pinned when the stack was made."""
+    pinned = list(given) or contract().get("journal_keys")
+    if not pinned:
+        raise LookupError("no verifier keys are pinned: run make up, or give --key")
+    return list(pinned)
+
+
+def _fetch(folder: Path) -> int:
+    """Copy all files of the log; how many. The checkpoint comes first, so that the others hold all that it covers."""
+    from tocsin.aws.journal_store import JournalFiles
+    from tocsin.journal.tree import parse_path
+
+    files = JournalFiles(_client("s3"), contract()["resources"]["JournalBucketName"])
+
+    def copy(path: str) -> None:
+        data = files.read(path)
+        if data is not None:
+            target = folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+
+    copy("checkpoint")
+    tiles = [path for path in files.paths() if parse_path(path)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(copy, tiles))
+    return len(tiles) + 1
 
 
 def _client(service: str) -> Any:

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from typing import Any
 
 from tools.local import bootstrap, contract, deploy, emulator
 from tools.local.build import build, page_assets
@@ -30,6 +31,7 @@ def up(home: Home) -> None:
                 said.said = f"emulator started on 127.0.0.1:{home.port}"
         if lost:
             print("            it was not stopped politely: what was written since its last start is lost")
+            print("            where the journal was ahead of it, seal goes on after make clean only")
     else:
         _wait_for_localstack(home)
     with step("docs page unchanged") as said:
@@ -45,7 +47,7 @@ def up(home: Home) -> None:
     if change == "created" and known:
         print("            the earlier stack is gone: seeding the same project and keys again")
     with step("") as said:
-        said.said = _bootstrap(home, known)
+        said.said = _bootstrap(home, known, fresh=change == "created")
     found = contract.read(home)
     print(f"\n  ready in {time.monotonic() - began:.1f} s\n")
     print(f"  API       {found['api_url']}")
@@ -55,7 +57,7 @@ def up(home: Home) -> None:
     print("  next      make demo · make down · docs/development.md")
 
 
-def _bootstrap(home: Home, known: dict[str, object]) -> str:
+def _bootstrap(home: Home, known: dict[str, Any], *, fresh: bool) -> str:
     def clients(service: str) -> object:
         return deploy.client(home, service)
 
@@ -63,6 +65,8 @@ def _bootstrap(home: Home, known: dict[str, object]) -> str:
     bootstrap.settle(clients, outputs, RETENTION_DAYS, deploy.MAIL_FROM)
     filled = bootstrap.fill_secrets(clients, outputs)
     seeded, written = bootstrap.seed(clients, outputs, known)
+    # Pinned once: a key that is asked for again later proves nothing.
+    pinned = None if fresh else known.get("journal_keys")
     api_url, bulk_url = _addresses(home, outputs)
     contract.write(
         home,
@@ -75,6 +79,7 @@ def _bootstrap(home: Home, known: dict[str, object]) -> str:
             "project": seeded["project"],
             "project_key": seeded["project_key"],
             "admin_key": seeded["admin_key"],
+            "journal_keys": pinned or bootstrap.verifier_keys(clients, outputs, STACK),
             "receiver": f"http://{home.receiver}",
             "region": REGION,
             "resources": dict(outputs),

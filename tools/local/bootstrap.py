@@ -22,8 +22,12 @@ from tocsin.access import keys
 from tocsin.access.principals import FAMILIES, KeyRecord
 from tocsin.access.projects import Project
 from tocsin.aws import keys as table_keys
+from tocsin.aws.journal_store import EvidenceRecorder, KmsSigner
 from tocsin.aws.key_store import DynamoKeys, DynamoProjects
 from tocsin.aws.table import Table
+from tocsin.journal.entries import DEPLOYMENT, Entry, content_digest
+from tocsin.journal.notes import VerifierKey
+from tocsin.journal.sequencer import Cosigner, origin_of
 from tocsin.kernel import clock, ids
 
 Clients = Callable[[str], Any]
@@ -37,13 +41,13 @@ SECRETS = (
     "EnvelopeSecretArn",
     "TokenSecretArn",
 )
-PROJECT_SCOPES = frozenset({"ingest:write", "events:*", "incidents:*", "topology:*", "notify:*"})
+PROJECT_SCOPES = frozenset({"ingest:write", "events:*", "incidents:*", "topology:*", "notify:*", "journal:read"})
 #: Everything, because nobody grants what they do not hold.
 ADMIN_SCOPES = frozenset(f"{family}:*" for family in FAMILIES)
 
 
 def settle(clients: Clients, outputs: Outputs, retention_days: int, mail_from: str) -> list[str]:
-    """Set what emulators ignore (expiry, recovery, lifecycle, mail identity); returns what was set."""
+    """Set what emulators ignore (expiry, recovery, lifecycle, object lock, mail identity); returns what was set."""
     resources = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]
     table, bucket = resources["Table"]["Properties"], resources["Bucket"]["Properties"]
     done = []
@@ -62,6 +66,10 @@ def settle(clients: Clients, outputs: Outputs, retention_days: int, mail_from: s
         Bucket=outputs["BucketName"], LifecycleConfiguration={"Rules": rules}
     )
     done.append("lifecycle")
+    journal = resources["JournalBucket"]["Properties"]
+    lock = {"Bucket": outputs["JournalBucketName"], "ObjectLockConfiguration": journal["ObjectLockConfiguration"]}
+    clients("s3").put_object_lock_configuration(**lock)
+    done.append("object lock")
     if mail_from:
         clients("ses").verify_email_identity(EmailAddress=mail_from)
         done.append("mail sender")
@@ -147,7 +155,34 @@ def seed(clients: Clients, outputs: Outputs, known: Mapping[str, Any]) -> tuple[
     if table.get(table_keys.ops_project()) is None:
         # What the supervisor finds becomes events of this project, whose administrators are the operator's.
         table.put(table_keys.ops_project(), {"project": seeded["project"]})
+    if written:
+        EvidenceRecorder(table).record([_bootstrapped(seeded, now)], now)
     return seeded, written
+
+
+def _bootstrapped(seeded: Mapping[str, str], now: int) -> Entry:
+    """Evidence that first keys were made: the log begins with how the deployment began."""
+    entry_id = ids.new_id("evd", now)
+    parsed = {name: keys.parse(seeded[name]) for name in ("project_key", "admin_key")}
+    return Entry(
+        id=entry_id,
+        kind="deployment.bootstrapped",
+        at=now,
+        project=DEPLOYMENT,
+        actor="system:bootstrap",
+        action="deployment:bootstrap",
+        resource=f"project:{seeded['project']}",
+        trace_id=entry_id,
+        outcome="done",
+        digests={name: content_digest(one.key_id) for name, one in parsed.items() if one},
+    )
+
+
+def verifier_keys(clients: Clients, outputs: Outputs, stack: str) -> list[str]:
+    """The journal's public keys as readers pin them: the log's, then the cosigner's."""
+    log, cosigner = (KmsSigner(clients("kms"), outputs[name]) for name in ("JournalKeyArn", "CosignerKeyArn"))
+    origin = origin_of(stack)
+    return [str(VerifierKey.of(origin, log)), str(Cosigner(origin, cosigner).key())]
 
 
 def start_ticking(clients: Clients, outputs: Outputs) -> None:
@@ -183,7 +218,9 @@ def main() -> None:
     if not filled:
         raise SystemExit("every secret has its value already: this stack was bootstrapped before")
     seeded, _ = seed(clients, outputs, {})
-    print(json.dumps({"api_url": outputs["ApiUrl"], "bulk_url": outputs["BulkUrl"], **seeded}, indent=2))
+    pinned = verifier_keys(clients, outputs, arguments.stack)
+    made = {"api_url": outputs["ApiUrl"], "bulk_url": outputs["BulkUrl"], **seeded, "journal_keys": pinned}
+    print(json.dumps(made, indent=2))
 
 
 if __name__ == "__main__":

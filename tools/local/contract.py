@@ -21,6 +21,7 @@ class Contract(TypedDict):
     project: str
     project_key: str
     admin_key: str
+    journal_keys: list[str]
     receiver: NotRequired[str]
     region: NotRequired[str]
     resources: NotRequired[dict[str, str]]

@@ -41,6 +41,7 @@ def parameters(home: Home) -> dict[str, str]:
         "EgressAllow": home.receiver,
         "Endpoint": home.endpoint,
         "MailFrom": MAIL_FROM,
+        **({"JournalKeySpec": "ECC_NIST_P256"} if home.target == "localstack" else {}),
     }
 
 

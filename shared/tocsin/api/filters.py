@@ -90,6 +90,28 @@ class IncidentFilters:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class JournalFilters:
+    """Conditions on journal entries. `project` is whose they are; times are Unix ms, `from_ms` inclusive, `to_ms`
+    exclusive; `actor` is exact, such as `key_0190…`.
+    """
+
+    project: str
+    from_ms: int | None = None
+    to_ms: int | None = None
+    kind: str | None = None
+    actor: str | None = None
+
+    def matches(self, entry: Mapping[str, Any]) -> bool:
+        """Whether an entry (its JSON object) matches."""
+        return (
+            entry["project"] == self.project
+            and _within(entry["at"], self.from_ms, self.to_ms)
+            and self.kind in (None, entry["kind"])
+            and self.actor in (None, entry["actor"])
+        )
+
+
 def _holds(incident: Incident, entity: str) -> bool:
     """Whether an entity, written `type:id` or by its id alone, is among the incident's."""
     # An incident's row names an entity as it is, or by a short hash when it is long.

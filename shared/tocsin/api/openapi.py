@@ -27,6 +27,7 @@ _GROUPS: Final[Mapping[str, str]] = {
     "calibration": "How well scores foretold verdicts, and what was learned from them.",
     "access": "Who may do what: projects, keys, people, approvals, tokens; and what was used.",
     "delivery": "Who is told of what, and the account of it.",
+    "journal": "What was done, decided, refused or changed, and the proof of it.",
     "operations": "How Tocsin itself is doing.",
     "open": "Needs no key.",
 }
@@ -260,7 +261,7 @@ def _parameters(route: Route) -> list[Json]:
             made |= {"style": "form", "explode": True}
         if param.example:
             made["example"] = [param.example] if param.repeatable else param.example
-        if param.kind == "limit":
+        if param.kind in ("limit", "number"):
             made["example"] = int(param.example)
         found.append(made)
     if route.request is not None and "ERR_CONFLICT" in route.refusals and _is_model(route.request):
@@ -273,6 +274,8 @@ def _param_schema(param: Param) -> Json:
     match param.kind:
         case "limit":
             return {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT}
+        case "number":
+            return {"type": "integer", "minimum": 0, "maximum": 10**15 - 1}
         case "time":
             return {"type": "string", "format": "date-time"}
         case "choice":

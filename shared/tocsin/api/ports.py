@@ -14,10 +14,11 @@ from tocsin.access.admin import Directory, Keys, People
 from tocsin.access.approvals import Approvals
 from tocsin.access.ports import UsageStore
 from tocsin.access.projects import Projects
-from tocsin.api.filters import EventFilters, IncidentFilters
+from tocsin.api.filters import EventFilters, IncidentFilters, JournalFilters
 from tocsin.delivery.channels import Channels
 from tocsin.delivery.dispatch import Dispatcher
 from tocsin.delivery.ports import NotificationStore, RoutingStore
+from tocsin.journal.audit import Audit
 from tocsin.signals.incidents import Incident
 
 if TYPE_CHECKING:
@@ -154,6 +155,12 @@ class DocumentStore(Protocol):
         ...
 
 
+class JournalReader(Protocol):
+    def page(self, filters: JournalFilters, position: Any, limit: int) -> Page[Json]:
+        """Sealed entries newest first, {index, entry}."""
+        ...
+
+
 class HealingReader(Protocol):
     def page(self, position: Any, limit: int) -> Page[Json]:
         """The supervisor's records of this deployment, newest first."""
@@ -204,6 +211,8 @@ class ApiRooms:
     dispatcher: Dispatcher
     notifications: NotificationStore
     healings: HealingReader
+    journal: JournalReader
+    audit: Audit
     health: HealthReader
     access: Callable[[], AccessRooms]
     cursor_key: bytes

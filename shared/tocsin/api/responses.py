@@ -490,6 +490,68 @@ class RefusalPage(Shape):
     items: list[Refused]
 
 
+class JournalEntry(Shape):
+    """What was done: exactly the fields that are hashed. `at` is Unix ms."""
+
+    v: Literal[1]
+    id: str
+    kind: str
+    at: int
+    project: str
+    actor: str
+    action: str
+    resource: str
+    trace_id: str
+    outcome: Literal["done", "allowed", "refused", "failed"]
+    digests: dict[str, str] = Field(description="SHA-256 of what was involved, by name.")
+
+
+class JournalItem(Shape):
+    """An entry and its number in the log."""
+
+    index: int
+    entry: JournalEntry
+
+
+class JournalPage(Shape):
+    """Entries, newest first."""
+
+    PAGED = True
+    items: list[JournalItem]
+
+
+class CheckpointAnswer(Shape):
+    """The signed head of the log."""
+
+    origin: str
+    size: int
+    root: str = Field(description="32 bytes in base64.")
+    checkpoint: str = Field(description="The signed note, to the byte.")
+
+
+class ConsistencyAnswer(Shape):
+    """That one tree is a prefix of another; hashes in hex."""
+
+    first: int
+    second: int
+    first_root: str
+    second_root: str
+    proof: list[str]
+    checkpoint: str
+
+
+class InclusionAnswer(Shape):
+    """An entry, and that it is number `index` of the tree that `checkpoint` signs; hashes in hex."""
+
+    index: int
+    entry: JournalEntry
+    leaf: str = Field(description="The text that is hashed (RFC 8785).")
+    leaf_hash: str
+    tree_size: int
+    proof: list[str]
+    checkpoint: str
+
+
 class HealingPage(Shape):
     """The supervisor's records, newest first."""
 

@@ -18,6 +18,7 @@ from tocsin.api import (
     headers,
     health,
     incidents,
+    journal,
     models,
     notifications,
     topology,
@@ -27,6 +28,7 @@ from tocsin.api.matching import allowed, match, not_found, pick
 from tocsin.api.ports import ApiRooms
 from tocsin.kernel import clock, strict_json
 from tocsin.kernel.body import open_body
+from tocsin.kernel.cause import acting
 from tocsin.kernel.errors import Detail, Refusal
 from tocsin.kernel.http import Answer, Request
 from tocsin.routes import GRAMMARS, MAX_LIMIT, Param, Route
@@ -89,6 +91,10 @@ SERVICES: Final[Mapping[str, Service]] = {
     "put_routing": channels.put_routing,
     "try_routing": channels.try_routing,
     "list_notifications": notifications.list_notifications,
+    "list_journal": journal.list_entries,
+    "get_checkpoint": journal.get_checkpoint,
+    "prove_consistency": journal.prove_consistency,
+    "get_journal_entry": journal.get_entry,
     "list_healings": health.list_healings,
     "get_parts": health.get_parts,
     "get_metrics": health.get_metrics,
@@ -116,6 +122,10 @@ def _value(param: Param, text: str) -> Any:
         case "limit":
             if not re.fullmatch("[0-9]{1,3}", text, re.ASCII) or not 1 <= int(text) <= MAX_LIMIT:
                 _bad_query(name, "range", f"send an integer from 1 to {MAX_LIMIT}")
+            return int(text)
+        case "number":
+            if not re.fullmatch("[0-9]{1,15}", text, re.ASCII):
+                _bad_query(name, "number", "send a whole number of at most 15 digits")
             return int(text)
         case "choice":
             if text not in param.choices:
@@ -201,10 +211,11 @@ def dispatch(request: Request, principal_of: Callable[[Request], Principal], roo
             not_found()
         query = read_query(route, request.query)
         body, document = read_body(route, request)
-        if route.admin_token:
-            hashed = access.hash_of(principal, request, document)
-            rooms.access().tokens().spend(request.header("x-admin-token"), principal, hashed)
-        answer = service(Call(route, request, principal, identifier, query, body, document), rooms)
+        with acting(principal.credential, request.trace_id):
+            if route.admin_token:
+                hashed = access.hash_of(principal, request, document)
+                rooms.access().tokens().spend(request.header("x-admin-token"), principal, hashed)
+            answer = service(Call(route, request, principal, identifier, query, body, document), rooms)
     except Refusal as refusal:
         refusal.headers = {**cross, **refusal.headers}
         raise

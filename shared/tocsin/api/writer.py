@@ -172,5 +172,6 @@ def _add(total: Effects, more: Effects) -> None:
     total.index.update(more.index)
     total.transitions += more.transitions
     total.timers += more.timers
+    total.said += more.said
     for incident_id, entries in more.overflow.items():
         total.overflow.setdefault(incident_id, []).extend(entries)

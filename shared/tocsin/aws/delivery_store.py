@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, Final
 
-from tocsin.aws import keys
+from tocsin.aws import evidence, keys
 from tocsin.aws.documents import Documents
 from tocsin.aws.outbox import outbox_key, outbox_writes
 from tocsin.aws.table import ConditionFailed, Row, Table, Write
@@ -90,8 +90,11 @@ class DynamoNotifications:
             table.put_write(keys.notification_pointer(record.project, record.created_at, *at), pointer),
         ]
         wake = _wake(record)
-        if wake:
-            writes += outbox_writes(table, [wake], record.created_at)
+        writes += outbox_writes(
+            table,
+            [*([wake] if wake else ()), *evidence.of_notification(record, record.created_at)],
+            record.created_at,
+        )
         if budget:
             before, after = budget
             row = {"version": after.version, "tats": dict(after.tats)}
@@ -111,8 +114,8 @@ class DynamoNotifications:
     def save(self, old: NotificationRecord, new: NotificationRecord) -> bool:
         before, after = _wake(old), _wake(new)
         writes = [self._put(new, condition="version = :was", was=old.version)]
-        if after:
-            writes += outbox_writes(self._table, [after], new.created_at)
+        now = clock.now_ms()
+        writes += outbox_writes(self._table, [*([after] if after else ()), *evidence.of_notification(new, now)], now)
         if before and before.due != (after.due if after else None):
             writes.append(self._table.delete_write(outbox_key(before)))
         try:
@@ -193,9 +196,9 @@ def _versioned(table: Table, key: keys.Key, row: Mapping[str, Any], expected: in
     return table.put_write(key, row, condition="version = :was", was=expected)
 
 
-def _carried_out(table: Table, write: Write) -> bool:
+def _carried_out(table: Table, *writes: Write) -> bool:
     try:
-        table.transact([write])
+        table.transact(writes)
     except ConditionFailed:
         return False
     return True
@@ -216,15 +219,19 @@ class DynamoChannels:
 
     def put(self, channel: Channel, expected_version: int | None) -> bool:
         row = {"z": _pack(asdict(channel)), "version": channel.version}
-        key = keys.channel(channel.project, channel.id)
-        return _carried_out(self._table, _versioned(self._table, key, row, expected_version or 0))
+        key, now = keys.channel(channel.project, channel.id), clock.now_ms()
+        left = evidence.of_channel("change" if expected_version else "create", channel, now)
+        write = _versioned(self._table, key, row, expected_version or 0)
+        return _carried_out(self._table, write, *outbox_writes(self._table, [left], now))
 
     def delete(self, project: str, channel_id: str, expected_version: int) -> bool:
-        try:
-            self._table.delete(keys.channel(project, channel_id), condition="version = :was", was=expected_version)
-        except ConditionFailed:
+        channel, now = self.get(project, channel_id), clock.now_ms()
+        if channel is None:
             return False
-        return True
+        key = keys.channel(project, channel_id)
+        write = self._table.delete_write(key, condition="version = :was", was=expected_version)
+        left = evidence.of_channel("delete", channel, now)
+        return _carried_out(self._table, write, *outbox_writes(self._table, [left], now))
 
 
 class DynamoRouting:

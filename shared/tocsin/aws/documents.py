@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
-from tocsin.aws import keys
+from tocsin.aws import evidence, keys
+from tocsin.aws.outbox import outbox_writes
 from tocsin.aws.table import ConditionFailed, Table
 from tocsin.kernel import clock
 from tocsin.kernel.envelope import pack, unpack
@@ -42,12 +43,15 @@ class Documents:
             raise Refusal("ERR_SCHEMA", "the document is too large to keep")
         row = {"version": current + 1, "z": packed, "at": now}
         key = keys.document(project, name)
-        if current:
-            write = self._table.put_write(key, row, condition="version = :current", current=current)
-        else:
-            write = self._table.put_write(key, row, condition="attribute_not_exists(pk)")
+        condition = "version = :current" if current else "attribute_not_exists(pk)"
+        left = evidence.of_document(project, name, current + 1, document, now)
+        writes = [
+            self._table.put_write(key, row, condition=condition, **({"current": current} if current else {})),
+            self._table.put_write(keys.document_version(project, name, current + 1), row),
+            *outbox_writes(self._table, [left], now),
+        ]
         try:
-            self._table.transact([write, self._table.put_write(keys.document_version(project, name, current + 1), row)])
+            self._table.transact(writes)
         except ConditionFailed as failure:
             if self.get(project, name) != (current + 1, document):  # else it is our own write, whose answer was lost
                 raise Refusal("ERR_CONFLICT", "the document was changed meanwhile; read it again") from failure

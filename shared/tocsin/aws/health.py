@@ -14,7 +14,7 @@ Json = dict[str, Any]
 #: A queue with more waiting messages than this is behind.
 _BEHIND: Final = 1_000
 #: Oldest good run of each periodic worker, in ms.
-_SILENCE: Final = {"relay": 3 * clock.MINUTE, "digest": 130 * clock.MINUTE}
+_SILENCE: Final = {"relay": 3 * clock.MINUTE, "seal": 3 * clock.MINUTE, "digest": 130 * clock.MINUTE}
 
 
 class StackHealth:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from tocsin.aws import keys
+from tocsin.aws import evidence, keys
 from tocsin.aws.keys import Key
 from tocsin.aws.outbox import outbox_writes
 from tocsin.aws.rows import open_row, seal_row
@@ -94,7 +94,7 @@ class DynamoIncidentStore:
             )
         ]
         writes += list(self._effect_writes(project, effects, after.version, now, expiry))
-        writes += outbox_writes(self._table, rows, now)
+        writes += outbox_writes(self._table, [*rows, *evidence.of_incidents(project, effects, now)], now)
         try:
             self._table.transact(writes)
         except ConditionFailed as failure:

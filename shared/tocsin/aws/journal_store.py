@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tocsin.api.filters import JournalFilters
 from tocsin.api.ports import Page
 from tocsin.aws import keys
+from tocsin.aws.clients import attempt
+from tocsin.aws.evidence import evidence_row
 from tocsin.aws.keys import Key
 from tocsin.aws.outbox import outbox_writes
 from tocsin.aws.table import MAX_TRANSACTION, ConditionFailed, Row, Table, Update
@@ -21,8 +24,8 @@ from tocsin.journal.notes import public_of_spki
 from tocsin.journal.ports import Evidence, Fork, Head, HeadMoved, Published, Reservation
 from tocsin.journal.tree import pack, unpack
 from tocsin.kernel import clock
+from tocsin.kernel.envelope import unpack as unpack_row
 from tocsin.kernel.errors import Retry
-from tocsin.signals.ports import OutboxRow
 
 #: Evidence is looked for in minutes that ended so long ago: slow workers and clocks that differ.
 LATE_MINUTES: Final = 5
@@ -32,11 +35,6 @@ _LOOK_BACK_MINUTES: Final = 60
 _DAYS_PER_PAGE: Final = 62
 _EXISTS: Final = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
 _ABSENT: Final = frozenset({"NoSuchKey", "404"})
-
-
-def evidence_row(entry: Entry) -> OutboxRow:
-    """The outbox row by which an action leaves `entry` in its own transaction."""
-    return OutboxRow(entry.project, entry.id, "evidence", entry.at, entry.payload())
 
 
 class EvidenceRecorder:
@@ -65,7 +63,7 @@ class JournalFiles:
 
     def _get(self, path: str) -> tuple[bytes | None, str | None]:
         try:
-            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + path)
+            answer = attempt(self._client.get_object, Bucket=self._bucket, Key=self._prefix + path)
         except ClientError as error:
             if error.response["Error"]["Code"] in _ABSENT:
                 return None, None
@@ -77,7 +75,15 @@ class JournalFiles:
         kind = "application/octet-stream" if path.startswith("tile/") else "text/plain; charset=utf-8"
         key = self._prefix + path
         try:
-            self._client.put_object(Bucket=self._bucket, Key=key, Body=data, ContentType=kind, **condition)
+            attempt(
+                self._client.put_object,
+                Bucket=self._bucket,
+                Key=key,
+                Body=data,
+                ContentType=kind,
+                ChecksumAlgorithm="SHA256",  # a locked bucket takes nothing without a checksum
+                **condition,
+            )
         except ClientError as error:
             if error.response["Error"]["Code"] in _EXISTS | _ABSENT:
                 return False
@@ -92,6 +98,11 @@ class JournalFiles:
             raise Retry(f"{path} is being written by another run")
         if existing != data:
             raise Fork(f"{path} exists with other bytes")
+
+    def paths(self) -> list[str]:
+        """Every file there is, relative to the log's prefix."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
+        return [one["Key"].removeprefix(self._prefix) for page in pages for one in page.get("Contents", ())]
 
     def published(self) -> Published:
         note, token = self._get("checkpoint")
@@ -121,7 +132,7 @@ class DynamoJournal(JournalFiles):
         current = now // clock.MINUTE
         start = int(mark["minute"]) if mark else current - _LOOK_BACK_MINUTES
         partitions = {
-            named["sk"]
+            named["sk"].rpartition("#")[0]
             for minute in range(start, current + 2)
             for named in self._table.query(keys.evidence_directory(f"{minute:010d}"))
         }
@@ -135,7 +146,7 @@ class DynamoJournal(JournalFiles):
                 self._table.put(keys.journal_watermark(), {"minute": reached, "at": now})
         found.sort(key=lambda row: (row["sk"], row["pk"]))
         return [
-            Evidence((row["pk"], row["sk"]), row["row_id"], row["project"], row["due"], row["payload"])
+            Evidence((row["pk"], row["sk"]), row["row_id"], row["project"], row["due"], unpack_row(row["z"]))
             for row in found[:limit]
         ]
 
@@ -210,18 +221,23 @@ class DynamoJournal(JournalFiles):
 
 
 class DynamoJournalIndex:
-    """A project's entries by time, for listings. Rows are written before the evidence goes."""
+    """A project's entries by time, for listings; implements tocsin.api.ports.JournalReader. Rows are written before
+    the evidence goes.
+    """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, now: Callable[[], int] = clock.now_ms) -> None:
         self._table = table
+        self._now = now
 
-    def page(self, project: str, kind: str | None, position: Any, limit: int, now: int) -> Page[dict[str, Any]]:
+    def page(self, filters: JournalFilters, position: Any, limit: int) -> Page[dict[str, Any]]:
         """Entries newest first, {index, entry}; `position` is what the page before answered, or None."""
         since = self._table.get(keys.journal_since())
         if since is None:
             return Page([], None, 0)
-        oldest = since["at"] - since["at"] % clock.DAY
-        at, last = (now, None) if position is None else (int(position[0]), position[1])
+        oldest = max(since["at"], filters.from_ms or 0)
+        oldest -= oldest % clock.DAY
+        newest = min(self._now(), filters.to_ms or 1 << 53)
+        at, last = (newest, None) if position is None else (int(position[0]), position[1])
         items: list[dict[str, Any]] = []
         scanned = 0
         for _ in range(_DAYS_PER_PAGE):
@@ -230,11 +246,11 @@ class DynamoJournalIndex:
             # Keys end in a number, so "position without its last character" sorts just below it.
             high = str(last)[:-1] if last else None
             last = None
-            partition = keys.journal_partition(project, keys.day(at))
+            partition = keys.journal_partition(filters.project, keys.day(at))
             for row in self._table.query(partition, high=high, newest_first=True, limit=4 * limit):
                 scanned += 1
                 last = row["sk"]
-                if kind is None or row["entry"]["kind"] == kind:
+                if filters.matches(row["entry"]):
                     items.append({"index": row["index"], "entry": row["entry"]})
                 if len(items) == limit or scanned >= 4 * limit:
                     return Page(items, [at, last], scanned)

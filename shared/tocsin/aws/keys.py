@@ -29,6 +29,8 @@ LOG_BUCKET: Final = 100
 STATE_BUCKETS: Final = 256
 #: Outbox partitions per project and minute.
 OUTBOX_SHARDS: Final = 4
+#: Directory rows per project and minute that writers of evidence spread over.
+EVIDENCE_SHARDS: Final = 4
 
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]{1,63}", re.ASCII)
 
@@ -245,9 +247,10 @@ def evidence_directory(minute_text: str) -> str:
     return f"jrn#{minute_text}"
 
 
-def evidence_due(written_ms: int, project: str, at_ms: int) -> Key:
-    """Says that evidence of a project and day was written in this minute."""
-    return Key(evidence_directory(minute(written_ms)), f"{project}#{day(at_ms)}")
+def evidence_due(written_ms: int, project: str, at_ms: int, row_id: str) -> Key:
+    """Says that evidence of a project and day was written in this minute; by shard, so that writers seldom meet."""
+    shard = row_id.encode("utf-8")[-1] % EVIDENCE_SHARDS
+    return Key(evidence_directory(minute(written_ms)), f"{project}#{day(at_ms)}#{shard}")
 
 
 def journal_partition(project: str, yyyymmdd: str) -> str:

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
-from tocsin.aws import keys, segments
+from tocsin.aws import evidence, keys, segments
 from tocsin.aws.bucket import Bucket
 from tocsin.aws.keys import Key
+from tocsin.aws.outbox import outbox_writes
 from tocsin.aws.table import ConditionFailed, Row, Table, Update
 from tocsin.kernel import clock
 from tocsin.kernel.errors import Retry
@@ -294,10 +295,18 @@ class DynamoLedger:
         return sorted(row["source"] for row in rows)
 
     def refuse(self, project: str, event_id: str, digest: bytes, now: int, reason: str) -> None:
-        self._table.put_if_absent(
-            keys.refusal(project, now, event_id, digest.hex()),
-            {"event_id": event_id, "digest": digest.hex(), "at": now, "reason": reason, "exp": self._expiry(now)},
-        )
+        row = {"event_id": event_id, "digest": digest.hex(), "at": now, "reason": reason, "exp": self._expiry(now)}
+        key = keys.refusal(project, now, event_id, digest.hex())
+        left = evidence.of_refusal(project, event_id, digest, reason, now)
+        try:
+            self._table.transact(
+                [
+                    self._table.put_write(key, row, condition="attribute_not_exists(pk)"),
+                    *outbox_writes(self._table, [left], now),
+                ]
+            )
+        except ConditionFailed:
+            return  # it is on record already
 
     def rows(self, project: str, first: int, limit: int) -> list[tuple[int, Row]]:
         """Log rows first..first+limit-1 as far as they exist and have not expired."""

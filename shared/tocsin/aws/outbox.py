@@ -49,18 +49,17 @@ def outbox_writes(table: Table, rows: Sequence[OutboxRow], now: int) -> list[Wri
     for row in rows:
         evidence = row.kind == "evidence"
         life_s = max(row.due, now) // 1000 + (_EVIDENCE_LIFE_S if evidence else _DIRECTORY_LIFE_S)
-        content: dict[str, Any] = {
+        content = {
             "kind": row.kind,
             "due": row.due,
             "project": row.project,
             "turn": row.turn,
             "exp": life_s,
+            "z": pack(row.payload),
         }
         if evidence:
-            content["payload"] = row.payload
-            content["written"], directory = now, keys.evidence_due(now, row.project, row.due)
+            content["written"], directory = now, keys.evidence_due(now, row.project, row.due, row.row_id)
         else:
-            content["z"] = pack(row.payload)
             directory = keys.due(keys.minute(row.due), row.project, keys.outbox_shard(row.due))
         writes.append(table.put_write(outbox_key(row), content | {"row_id": row.row_id}))
         directories[directory] = max(life_s, directories.get(directory, 0))

@@ -15,8 +15,9 @@ from typing import Any, Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tocsin.api.ports import Page
-from tocsin.aws import keys
+from tocsin.aws import evidence, keys
 from tocsin.aws.dead_letters import dead_letter_url
+from tocsin.aws.outbox import outbox_writes
 from tocsin.aws.queues import Queue, SealedQueue
 from tocsin.aws.table import ConditionFailed, Table
 from tocsin.defense.ports import Depth, Json, Lag, Lease, Memory, Schedule, SourceMapping
@@ -256,10 +257,12 @@ class Healings:
 
     def record(self, healing: Mapping[str, Any]) -> None:
         """Write or replace the record of `healing["id"]`."""
-        at = ids.id_time_ms(healing["id"])
+        at, now = ids.id_time_ms(healing["id"]), self._now()
+        row = {"record": dict(healing), "exp": at // 1000 + _HEALING_LIFE_S}
+        left = evidence.of_healing(healing, now)
         with _answered("healing record"):
-            key = keys.healing(at, healing["id"])
-            self._table.put(key, {"record": dict(healing), "exp": at // 1000 + _HEALING_LIFE_S})
+            write = self._table.put_write(keys.healing(at, healing["id"]), row)
+            self._table.transact([write, *outbox_writes(self._table, [left], now)])
 
     def page(self, position: Any, limit: int) -> Page[Json]:
         """Newest first, from `position` (the sort key of the last one shown; None: the newest)."""

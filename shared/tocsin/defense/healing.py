@@ -32,8 +32,10 @@ PARKED_LEVELS: Final = (1, 100, 10_000)
 #: A tick that waited longer than this (its queue's mapping was off) is dropped: the ticks behind it do the
 #: same work.
 STALE_TICK_MS: Final = 30 * clock.SECOND
-#: Queues that get ticks.
+#: Queues that get ticks all the time.
 TICKED: Final = ("relay", "supervise")
+#: Workers that are woken by a tick when they are silent.
+WOKEN: Final = ("relay", "seal")
 _FORGET_MS: Final = clock.DAY
 
 
@@ -61,7 +63,11 @@ class Policy:
     lease_grace_ms: int = clock.MINUTE
     projects: int = 200
     silence_ms: Mapping[str, int] = field(
-        default_factory=lambda: {"relay": 3 * clock.MINUTE, "digest": 130 * clock.MINUTE}
+        default_factory=lambda: {
+            "relay": 3 * clock.MINUTE,
+            "seal": 3 * clock.MINUTE,
+            "digest": 130 * clock.MINUTE,
+        }
     )
 
 
@@ -239,7 +245,7 @@ class Supervisor:
             age = now - beats[name]
             if age <= limit:
                 continue
-            can_tick = name in TICKED
+            can_tick = name in WOKEN
             look.findings.append(
                 Finding(
                     target,

@@ -6,13 +6,13 @@ Everything shown refers to the published checkpoint, so a reader can check it wi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 from tocsin.journal.notes import Checkpoint, parse_checkpoint
-from tocsin.journal.ports import JournalStore
-from tocsin.journal.tree import Tree, leaf_hash, parse_path
+from tocsin.journal.ports import LogFiles
+from tocsin.journal.tree import HASH_BYTES, WIDTH, Tree, leaf_hash, parse_path
 from tocsin.kernel.errors import Detail, Refusal
 
 Json = dict[str, Any]
@@ -43,9 +43,8 @@ class Inclusion:
 class Audit:
     """Reads one log. `origin` and keys are not checked here: that is the reader's part."""
 
-    def __init__(self, store: JournalStore, tree: Callable[[int], Tree] | None = None) -> None:
+    def __init__(self, store: LogFiles) -> None:
         self._store = store
-        self._tree = tree or (lambda size: Tree(size, store.read))
 
     def checkpoint(self) -> tuple[Checkpoint, bytes]:
         """The published checkpoint. Refuses ERR_NOT_FOUND before the first."""
@@ -54,16 +53,16 @@ class Audit:
             raise Refusal("ERR_NOT_FOUND", "nothing has been sealed yet; the first checkpoint comes in a minute")
         return parse_checkpoint(note)[0], note
 
-    def inclusion(self, project: str, index: int) -> Inclusion:
-        """Entry `index` with its proof. Refuses ERR_NOT_FOUND for entries of others and for those that no
-        published checkpoint covers yet: the two look the same."""
+    def inclusion(self, projects: Collection[str], index: int) -> Inclusion:
+        """Entry `index` of one of `projects` with its proof. Refuses ERR_NOT_FOUND for entries of others and for
+        those that no published checkpoint covers yet: the two look the same."""
         checkpoint, note = self.checkpoint()
         unknown = Refusal("ERR_NOT_FOUND", "no such journal entry, or not yet under a checkpoint")
         if not 0 <= index < checkpoint.size:
             raise unknown
-        tree = self._tree(checkpoint.size)
+        tree = Tree(checkpoint.size, self._store.read)
         leaf = tree.entry(index)
-        if json.loads(leaf)["project"] != project:
+        if json.loads(leaf)["project"] not in projects:
             raise unknown
         return Inclusion(index, leaf, tuple(tree.inclusion(index)), checkpoint, note)
 
@@ -72,17 +71,31 @@ class Audit:
         checkpoint, note = self.checkpoint()
         new = checkpoint.size if new is None else new
         if not 0 <= old <= new <= checkpoint.size:
-            fix = f"send 0 <= from <= to <= {checkpoint.size}"
-            raise Refusal("ERR_QUERY", "These sizes are not under the checkpoint.", [Detail("from", "sizes", fix)])
-        tree = self._tree(new)
+            fix = f"send 0 <= first <= second <= {checkpoint.size}"
+            raise Refusal("ERR_QUERY", "These sizes are not under the checkpoint.", [Detail("first", "sizes", fix)])
+        tiles = self._tiles(checkpoint.size)
+        tree = Tree(new, tiles)
         return {
-            "from": old,
-            "to": new,
-            "from_root": self._tree(old).root().hex(),
-            "to_root": tree.root().hex(),
+            "first": old,
+            "second": new,
+            "first_root": Tree(old, tiles).root().hex(),
+            "second_root": tree.root().hex(),
             "proof": [node.hex() for node in tree.consistency(old)],
             "checkpoint": note.decode("utf-8"),
         }
+
+    def _tiles(self, size: int) -> Callable[[str], bytes | None]:
+        """Tiles of the trees up to `size`. Those of a tree that was never published are cut from wider ones."""
+
+        def read(path: str) -> bytes | None:
+            data, name = self._store.read(path), parse_path(path)
+            if data is None and name is not None and name.level is not None:
+                held = min(WIDTH, (size >> 8 * name.level) - name.n * WIDTH)
+                wider = self._store.read(name._replace(width=held).path)
+                data = None if wider is None else wider[: name.width * HASH_BYTES]
+            return data
+
+        return read
 
     def file(self, path: str) -> bytes:
         """One file of the log, `checkpoint` or a tile. Refuses ERR_NOT_FOUND."""

@@ -97,8 +97,16 @@ class Entry:
         return cls(**{name: value for name, value in payload.items() if name != "v"})
 
 
+def sealables(row_id: str, project: str, at: int, payload: Any) -> list[Entry]:
+    """The entries of an evidence row, {"entries": […]}; at least one."""
+    entries = payload.get("entries") if isinstance(payload, dict) else None
+    if not isinstance(entries, list) or not entries:
+        return [sealable(row_id, project, at, payload)]
+    return [sealable(f"{row_id}#{number}", project, at, one) for number, one in enumerate(entries)]
+
+
 def sealable(row_id: str, project: str, at: int, payload: Any) -> Entry:
-    """The entry of an evidence row. A payload that is not an entry is recorded by digest alone: what happened
+    """One entry of an evidence row. A payload that is not an entry is recorded by digest alone: what happened
     is not lost, what it said does not enter the journal, and the log is not stopped by it."""
     try:
         entry = Entry.from_payload(payload)

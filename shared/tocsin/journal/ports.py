@@ -35,7 +35,9 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """An evidence row as it waits: `handle` is the storage's own name for it, `at` is Unix ms."""
+    """An evidence row as it waits: `handle` is the storage's own name for it, `at` is Unix ms, `payload` holds the
+    entries of one transaction.
+    """
 
     handle: tuple[str, str]
     row_id: str
@@ -61,7 +63,17 @@ class Published:
     token: str | None
 
 
-class JournalStore(Protocol):
+class LogFiles(Protocol):
+    """What readers see of a log."""
+
+    def read(self, path: str) -> bytes | None:
+        """A file of the log, or None."""
+        ...
+
+    def published(self) -> Published: ...
+
+
+class JournalStore(LogFiles, Protocol):
     def head(self) -> Head:
         """The head as it is now, never an older one."""
         ...
@@ -89,15 +101,9 @@ class JournalStore(Protocol):
         """
         ...
 
-    def read(self, path: str) -> bytes | None:
-        """A file of the log, or None."""
-        ...
-
     def create(self, path: str, data: bytes) -> None:
         """Write a file that is never changed. Raises Fork when it exists with other bytes."""
         ...
-
-    def published(self) -> Published: ...
 
     def publish(self, note: bytes, before: Published) -> bool:
         """Replace the checkpoint if it is still `before`; False when it is not."""

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from tocsin.journal.entries import sealable
+from tocsin.journal.entries import sealables
 from tocsin.journal.notes import Checkpoint, Signer, VerifierKey, open_checkpoint, parse_checkpoint
 from tocsin.journal.ports import Fork, Head, HeadMoved, JournalStore, Published, Reservation
 from tocsin.journal.tree import Damaged, Tree, grow, load_edge, verify_consistency
@@ -29,6 +29,11 @@ from tocsin.kernel.errors import Retry
 MAX_ENTRIES: Final = 512
 #: Bytes of one batch: a reservation is one table row (400 KB at most).
 MAX_BATCH_BYTES: Final = 300_000
+
+
+def origin_of(stack: str) -> str:
+    """The name of a deployment's log, first line of its checkpoints."""
+    return f"tocsin.{stack.lower()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +85,14 @@ class Sequencer:
         return Outcome(sealed, size, max(0, size - _size_of(self._store.published())), trouble)
 
     def _reserve(self, head: Head, now: int) -> Reservation | None:
-        leaves, handles, room = [], [], MAX_BATCH_BYTES
+        leaves: list[bytes] = []
+        handles, room = [], MAX_BATCH_BYTES
         for row in self._store.pending(now, MAX_ENTRIES):
-            leaf = sealable(row.row_id, row.project, row.at, row.payload).leaf()
-            room -= len(leaf) + len("".join(row.handle))
-            if room < 0:
+            more = [entry.leaf() for entry in sealables(row.row_id, row.project, row.at, row.payload)]
+            room -= sum(map(len, more)) + len("".join(row.handle))
+            if leaves and (room < 0 or len(leaves) + len(more) > MAX_ENTRIES):
                 break
-            leaves.append(leaf)
+            leaves += more
             handles.append(row.handle)
         if not leaves:
             return None

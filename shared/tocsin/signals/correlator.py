@@ -28,8 +28,8 @@ FIRST_PORTION: Final = 256
 #: Nothing is begun with less time left than this.
 MIN_REMAINING_MS: Final = 3 * clock.SECOND
 MAX_RACES: Final = 400
-#: Rows of effects per transaction; with the cursor and the directory rows of facts and timers it stays below
-#: DynamoDB's 100. More is cheaper: an incident that many rounds touch is written by each.
+#: Rows of effects per transaction; with the cursor, the evidence and the directory rows of facts, timers and
+#: evidence it stays below DynamoDB's 100. More is cheaper: an incident that many rounds touch is written by each.
 ITEMS_PER_ROUND: Final = 94
 SAVE_ATTEMPTS: Final = 8
 

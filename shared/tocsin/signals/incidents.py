@@ -260,8 +260,9 @@ class Effects:
 
     `incidents` and `index` are new values of changed rows; `assignments` say which events joined which incident
     (and `reasons` why), `members` which of an incident's members no longer fit its row; `timers` are quiet checks
-    (incident, due ms); `overflow` holds timeline entries that no longer fit their row. `consumed` counts the
-    signals dealt with.
+    (incident, due ms); `overflow` holds timeline entries that no longer fit their row; `said` is what people said of
+    incidents that is no transition (incident, "verdict" or "note", the value). `consumed` counts the signals dealt
+    with.
     """
 
     consumed: int = 0
@@ -273,6 +274,7 @@ class Effects:
     transitions: list[Transition] = field(default_factory=list)
     timers: list[tuple[str, int]] = field(default_factory=list)
     overflow: dict[str, list[Entry]] = field(default_factory=dict)
+    said: list[tuple[str, str, Any]] = field(default_factory=list)
 
     def items(self) -> int:
         """Rows that writing this takes: what must fit one transaction beside the cursor.
@@ -766,6 +768,7 @@ def note(incident: Incident, *, by: str, now: int, text: str, policy: Policy = D
         raise Refusal("ERR_SCHEMA", "the note is not valid", [Detail("note", "length", f"1 to {MAX_TEXT} characters")])
     change, held = _begin(incident, now, policy)
     change.log(held, "note", now, text, by)
+    change.effects.said.append((held.id, "note", text))
     return change.finish(Topology.empty())
 
 
@@ -779,6 +782,7 @@ def give_verdict(incident: Incident, *, by: str, now: int, verdict: str, policy:
     change, held = _begin(incident, now, policy)
     held.verdict = {"value": verdict, "by": by, "at": now}
     change.log(held, "verdict", now, f"judged {verdict}", by, verdict=verdict)
+    change.effects.said.append((held.id, "verdict", verdict))
     return change.finish(Topology.empty())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -81,7 +82,7 @@ class Memory:
     def add(self, *entries: Entry) -> None:
         for one in entries:
             handle = (one.project, f"{one.at:015d}#{one.id}")
-            self.rows[handle] = Evidence(handle, one.id, one.project, one.at, one.payload())
+            self.rows[handle] = Evidence(handle, one.id, one.project, one.at, {"entries": [one.payload()]})
 
     def _write(self, what: str, effect: Callable[[], object]) -> None:
         self.before_write(f"before {what}")
@@ -120,10 +121,8 @@ class Memory:
         return self._move("advance", before, replace(before, version=before.version + 1, size=size, root=root))
 
     def settle(self, before: Head, reservation: Reservation) -> Head:
-        for number, (leaf, handle) in enumerate(
-            zip(reservation.leaves, reservation.handles, strict=True), reservation.first
-        ):
-            place = (handle[0], number)
+        for number, leaf in enumerate(reservation.leaves, reservation.first):
+            place = (json.loads(leaf)["project"], number)
             self._write("index", lambda place=place, leaf=leaf: self.index.update({place: leaf}))
         for handle in reservation.handles:
             self._write("delete", lambda handle=handle: self.rows.pop(handle, None))

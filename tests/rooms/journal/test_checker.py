@@ -79,7 +79,7 @@ def test_the_checker_checks_single_entries(size: int, tmp_path: Path) -> None:
     store.files.update(log_of(size))
     file = tmp_path / "proof.json"
     for index in {0, size // 2, size - 1}:
-        shown = Audit(store).inclusion("demo", index).as_json()
+        shown = Audit(store).inclusion({"demo"}, index).as_json()
         file.write_text(json.dumps({"data": shown}))
         assert checker.check_proof(file, KEYS) == f"entry {index} of {size}"
         for change in (

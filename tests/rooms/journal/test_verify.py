@@ -10,7 +10,7 @@ from tools import journal_checker as checker
 from tests.rooms.journal.memory import PINNED, Files, Memory, entry, log_of, signed
 from tocsin.journal.audit import Audit
 from tocsin.journal.notes import Refused
-from tocsin.journal.tree import Damaged, Edge, file_names, grow, pack
+from tocsin.journal.tree import Damaged, Edge, file_names, grow, pack, verify_consistency
 from tocsin.journal.verify import Directory, verify
 from tocsin.kernel.errors import Refusal
 
@@ -177,21 +177,27 @@ def test_audit_shows_entries_of_the_own_project_only() -> None:
     store.files.update(files)
     audit = Audit(store)
     with pytest.raises(Refusal) as refused:
-        audit.inclusion("demo", 0)
+        audit.inclusion({"demo"}, 0)
     assert refused.value.code == "ERR_NOT_FOUND"
     store.files["checkpoint"] = signed(edge)
-    assert audit.inclusion("demo", 0).leaf == entry(0).leaf()
+    assert audit.inclusion({"demo"}, 0).leaf == entry(0).leaf()
     for index in (1, 2, -1):
         with pytest.raises(Refusal, match="no such journal entry"):
-            audit.inclusion("demo", index)
+            audit.inclusion({"demo"}, index)
 
 
 def test_audit_proves_that_one_checkpoint_extends_another() -> None:
     store = Memory()
     store.files.update(log_of(300, [10]))
     shown = Audit(store).consistency(10)
-    assert (shown["from"], shown["to"]) == (10, 300)
-    assert shown["from_root"] == grow(Edge(), [entry(i).leaf() for i in range(10)])[0].root.hex()
+    assert (shown["first"], shown["second"]) == (10, 300)
+    assert shown["first_root"] == grow(Edge(), [entry(i).leaf() for i in range(10)])[0].root.hex()
+    roots = {size: grow(Edge(), [entry(i).leaf() for i in range(size)])[0].root for size in (0, 1, 7, 256, 257, 299)}
+    for old, new in ((0, 1), (1, 7), (7, 256), (7, 299), (256, 257), (257, 299)):  # trees that were never published
+        shown = Audit(store).consistency(old, new)
+        assert (shown["first_root"], shown["second_root"]) == (roots[old].hex(), roots[new].hex())
+        proof = [bytes.fromhex(node) for node in shown["proof"]]
+        assert verify_consistency(old, new, roots[old], roots[new], proof)
     for old, new in ((301, None), (5, 4), (-1, 3), (1, 301)):
         with pytest.raises(Refusal, match="not under the checkpoint"):
             Audit(store).consistency(old, new)

@@ -1,0 +1,285 @@
+"""Every action leaves evidence in its own transaction: one row per action, none for an action that was not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+from tests.support.delivery_fakes import webhook
+from tests.support.keys import fixed_sealer
+
+from tocsin.aws.bucket import Bucket
+from tocsin.aws.dead_letters import replay_record
+from tocsin.aws.delivery_store import DynamoChannels, DynamoNotifications, DynamoRouting
+from tocsin.aws.documents import Documents
+from tocsin.aws.incident_store import DynamoIncidentStore
+from tocsin.aws.journal_store import DynamoJournal
+from tocsin.aws.ledger import DynamoLedger
+from tocsin.aws.outbox import outbox_writes
+from tocsin.aws.table import Table
+from tocsin.aws.watch import Healings
+from tocsin.delivery.model import NotificationRecord
+from tocsin.delivery.routing import Routing
+from tocsin.journal.entries import DEPLOYMENT, Entry
+from tocsin.kernel import clock, ids
+from tocsin.kernel.cause import Cause, acting, cause
+from tocsin.kernel.errors import Refusal
+from tocsin.signals import incidents
+from tocsin.signals.correlator import ITEMS_PER_ROUND
+from tocsin.signals.incidents import Effects, Incident, outbox_rows
+from tocsin.signals.ports import Cursor, OutboxRow
+
+NOW = clock.now_ms()
+PROJECT = "demo"
+ACTOR, TRACE = "key_0190abcdEFGH", "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+class World:
+    """A table whose transactions are counted."""
+
+    def __init__(self) -> None:
+        self.client = boto3.client("dynamodb")
+        names = [{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")]
+        schema = [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}]
+        self.client.create_table(
+            TableName="t", AttributeDefinitions=names, KeySchema=schema, BillingMode="PAY_PER_REQUEST"
+        )
+        self.transactions = 0
+        self.client.meta.events.register("provide-client-params.dynamodb.TransactWriteItems", self._count)
+        self.table = Table(self.client, "t", pause=lambda seconds: None)
+
+    def _count(self, **_: Any) -> None:
+        self.transactions += 1
+
+    def evidence(self) -> list[Entry]:
+        """Entries that wait, oldest first."""
+        journal = DynamoJournal(self.table, None, "")
+        rows = journal.pending(clock.now_ms(), 1_000)
+        return [Entry.from_payload(one) for row in rows for one in row.payload["entries"]]
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        yield World()
+
+
+def incident(number: int = 0) -> Incident:
+    identity = ids.derived_id("inc", NOW, PROJECT, str(number))
+    return Incident(identity, NOW, NOW, NOW, NOW, NOW, version=1, trace_id=TRACE)
+
+
+def save(world: World, effects: Effects, *, version: int = 0, rows: tuple[OutboxRow, ...] = ()) -> None:
+    store = DynamoIncidentStore(world.table, fixed_sealer(), retention_days=90)
+    store.save(PROJECT, Cursor(version=version), Cursor(version=version + 1), effects, rows, NOW)
+
+
+def record(**changes: Any) -> NotificationRecord:
+    made = NotificationRecord(
+        project=PROJECT,
+        incident_id=incident().id,
+        seq=1,
+        kind="opened",
+        channel_id="chn_1",
+        decision="pending",
+        created_at=NOW,
+        wake_at=NOW + 60_000,
+        trace_id=TRACE,
+    )
+    return replace(made, **changes)
+
+
+def told(entry: Entry) -> tuple[str, str, str, str]:
+    return entry.kind, entry.actor, entry.trace_id, entry.outcome
+
+
+def test_a_person_acts_under_their_key_and_what_they_say_is_evidence_too(world: World) -> None:
+    who: dict[str, Any] = {"by": ACTOR, "now": NOW}
+    steps: list[Callable[[Incident], Effects]] = [
+        lambda one: incidents.acknowledge(one, **who),
+        lambda one: incidents.give_verdict(one, verdict="useful", **who),
+        lambda one: incidents.note(one, text="a name that must not show", **who),
+        lambda one: incidents.resolve(one, **who),
+        lambda one: incidents.reopen(one, **who),
+    ]
+    one = incident()
+    with acting(ACTOR, TRACE):
+        for version, step in enumerate(steps):
+            effects = step(one)
+            one = effects.incidents[one.id]
+            save(world, effects, version=version)
+    kinds = ["incident.acknowledged", "incident.verdict", "incident.note", "incident.resolved", "incident.reopened"]
+    assert sorted(map(told, world.evidence())) == sorted((kind, ACTOR, TRACE, "done") for kind in kinds)
+    assert {entry.resource for entry in world.evidence()} == {f"incident:{one.id}"}
+    assert b"must not show" not in b"".join(entry.leaf() for entry in world.evidence())
+    assert cause() == Cause("system:tocsin")
+
+
+def test_a_merge_and_a_split_name_whom_they_moved(world: World) -> None:
+    first, second = incident(1), incident(2)
+    with acting(ACTOR, TRACE):
+        save(world, incidents.merge([first, second], by=ACTOR, now=NOW))
+    (merged,) = world.evidence()
+    assert told(merged) == ("incident.merged", ACTOR, TRACE, "done")
+    assert merged.resource.removeprefix("incident:") in {first.id, second.id}
+
+
+def test_correlation_leaves_a_row_per_transition_and_none_when_it_lost_the_race(world: World) -> None:
+    effects = incidents.resolve(incident(), by="tocsin", now=NOW)
+    with acting("system:correlate"):
+        save(world, effects)
+        with pytest.raises(Exception, match=PROJECT):  # HeadMoved
+            save(world, incidents.resolve(incident(7), by="tocsin", now=NOW))
+    assert [told(one) for one in world.evidence()] == [("incident.resolved", "system:correlate", TRACE, "done")]
+
+
+def test_a_full_round_fits_one_transaction(world: World) -> None:
+    """As many transitions as ITEMS_PER_ROUND allows, each with its fact and its evidence."""
+    effects, number = Effects(), 0
+    while effects.items() + 2 <= ITEMS_PER_ROUND:
+        one = incidents.resolve(incident(number), by="tocsin", now=NOW)
+        effects.incidents |= one.incidents
+        effects.transitions += one.transitions
+        number += 1
+    facts = tuple(
+        OutboxRow(PROJECT, ids.new_id("out", NOW), "fact", NOW, {"facts": []})
+        for _ in range(outbox_rows(len(effects.transitions), ()))
+    )
+    before = world.transactions
+    save(world, effects, rows=facts)
+    assert world.transactions == before + 1
+    assert number > ITEMS_PER_ROUND // 2
+    assert len(world.evidence()) == number
+
+
+@pytest.mark.parametrize("decision", ["delivered", "withheld", "failed"])
+def test_a_notification_leaves_evidence_when_it_is_decided_and_only_then(world: World, decision: str) -> None:
+    store = DynamoNotifications(world.table, retention_days=90)
+    pending = record()
+    with acting("system:notify"):
+        store.claim(pending)
+        retrying = pending.step(decision="retrying", wake_at=NOW + 120_000)
+        assert store.save(pending, retrying)
+        assert world.evidence() == []
+        ended = retrying.step(decision=decision, wake_at=None)
+        assert store.save(retrying, ended)
+        assert not store.save(retrying, ended)
+    outcome = {"delivered": "done", "withheld": "refused", "failed": "failed"}[decision]
+    (left,) = world.evidence()
+    assert told(left) == (f"notification.{decision}", "system:notify", TRACE, outcome)
+    assert left.resource == f"notification:{pending.id}"
+
+
+def test_a_notification_that_is_withheld_at_once_leaves_evidence_once(world: World) -> None:
+    store = DynamoNotifications(world.table, retention_days=90)
+    withheld = record(decision="withheld", wake_at=None, reason="budget")
+    store.claim(withheld)
+    store.claim(withheld)
+    assert [one.kind for one in world.evidence()] == ["notification.withheld"]
+
+
+def test_channels_leave_evidence_of_every_change_and_of_no_lost_race(world: World) -> None:
+    store = DynamoChannels(world.table)
+    channel = webhook("on-call", project=PROJECT, url="https://secret.example/token")
+    with acting(ACTOR, TRACE):
+        assert store.put(channel, None)
+        assert not store.put(channel, None)
+        changed = replace(channel, version=channel.version + 1, enabled=False)
+        assert store.put(changed, channel.version)
+        assert not store.put(changed, channel.version)
+        assert not store.delete(PROJECT, channel.id, 99)
+        assert store.delete(PROJECT, channel.id, changed.version)
+        assert not store.delete(PROJECT, channel.id, changed.version)
+    entries = world.evidence()
+    assert sorted(one.kind for one in entries) == ["channel.changed", "channel.created", "channel.deleted"]
+    assert {(one.actor, one.trace_id, one.resource) for one in entries} == {(ACTOR, TRACE, f"channel:{channel.id}")}
+    assert "secret.example" not in json.dumps([one.payload() for one in entries])
+
+
+def test_documents_leave_evidence_under_their_name_and_version(world: World) -> None:
+    documents = Documents(world.table)
+    with acting(ACTOR, TRACE):
+        documents.put(PROJECT, "topology", {"services": {}}, 0, NOW)
+        with pytest.raises(Refusal):
+            documents.put(PROJECT, "topology", {"services": {}}, 0, NOW)
+        assert DynamoRouting(documents).put(PROJECT, Routing(), 0)
+        documents.put(PROJECT, "topology", {"services": {"a": {}}}, 1, NOW)
+    found = sorted((one.kind, one.resource) for one in world.evidence())
+    assert found == [
+        ("routing.replaced", "routing:v1"),
+        ("topology.replaced", "topology:v1"),
+        ("topology.replaced", "topology:v2"),
+    ]
+
+
+def test_a_refusal_of_an_accepted_event_leaves_evidence_once(world: World) -> None:
+    ledger = DynamoLedger(world.table, Bucket(None, "b"), fixed_sealer(), retention_days=90)
+    with acting("system:score"):
+        for _ in range(2):
+            ledger.refuse(PROJECT, "evt_" + "a" * 26, b"d" * 16, NOW, "ERR_IDEMPOTENCY_MISMATCH: other content")
+        ledger.refuse(PROJECT, "evt of a #damaged# row", b"", NOW, "stored, but not correlated: KeyError")
+    first, second = sorted(world.evidence(), key=lambda one: one.resource)
+    assert {(one.kind, one.actor, one.outcome) for one in (first, second)} == {
+        ("event.refused", "system:score", "refused")
+    }
+    assert "damaged" not in first.resource + second.resource
+
+
+def test_healings_and_replays_belong_to_the_deployment(world: World) -> None:
+    log = Healings(world.table)
+    healing = {
+        "id": ids.new_id("heal", NOW),
+        "at": clock.rfc3339(NOW),
+        "target": "mapping score",
+        "finding": "disabled",
+        "action": "enable",
+        "outcome": "failed",
+        "attempts": 1,
+        "text": "t",
+    }
+    with acting("system:supervise"):
+        log.record(healing)
+        log.record(healing | {"outcome": "healed"})
+    with acting("admin:cli"):
+        log.record(replay_record("score", "alice", 3, 0, NOW))
+    entries = world.evidence()
+    assert {one.project for one in entries} == {DEPLOYMENT}
+    assert sorted((one.kind, one.actor, one.action, one.outcome) for one in entries) == [
+        ("healing.failed", "system:supervise", "healing:enable", "failed"),
+        ("healing.healed", "system:supervise", "healing:enable", "done"),
+        ("healing.replayed", "admin:cli", "healing:replay", "done"),
+    ]
+    assert "alice" not in json.dumps([one.payload() for one in entries])
+
+
+def test_an_action_whose_evidence_cannot_be_written_does_not_happen(world: World) -> None:
+    """The other half of one transaction: what stands beside the evidence is not there without it."""
+
+    def too_large(params: dict[str, Any], **_: Any) -> None:
+        for item in params["TransactItems"]:
+            put = item.get("Put", {}).get("Item", {})
+            if "#evidence#" in put.get("pk", {}).get("S", ""):
+                item["Put"]["ConditionExpression"] = "attribute_exists(pk)"
+
+    world.client.meta.events.register("provide-client-params.dynamodb.TransactWriteItems", too_large)
+    store = DynamoChannels(world.table)
+    assert not store.put(webhook("on-call", project=PROJECT), None)
+    assert store.get_all(PROJECT) == []
+    with pytest.raises(Refusal):
+        Documents(world.table).put(PROJECT, "topology", {"services": {}}, 0, NOW)
+    assert Documents(world.table).get(PROJECT, "topology") == (0, None)
+
+
+def test_writers_of_one_minute_do_not_share_a_directory_row(world: World) -> None:
+    rows = [OutboxRow(PROJECT, ids.new_id("evd", NOW), "evidence", NOW, {}) for _ in range(40)]
+    directories = {json.dumps(outbox_writes(world.table, [row], NOW)[-1].operation) for row in rows}
+    assert len(directories) == 4
