@@ -63,7 +63,7 @@ check: environments
 	@$(VENV) -m mypy --no-error-summary && echo "  types         ok"
 	@.local/venv/bin/lint-imports --no-cache >.local/imports.log 2>&1 || { cat .local/imports.log; exit 1; }; echo "  import rules  ok"
 	@.local/venv/bin/cfn-lint template.yaml && echo "  template      ok"
-	@for tool in tools/event_schema.py tools/contract_schema.py tools/openapi.py; do $(VENV) $$tool --check || exit 1; done && echo "  generated     ok"
+	@for tool in tools/event_schema.py tools/contract_schema.py tools/openapi.py tools/connectors.py; do $(VENV) $$tool --check || exit 1; done && echo "  generated     ok"
 
 bench: up
 	@$(VENV) -m bench

@@ -20,6 +20,7 @@ from urllib.parse import parse_qsl
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tocsin.access.keys import KEY
 from tocsin.api.headers import SECURITY_HEADERS
 from tocsin.kernel.cause import acting
 from tocsin.kernel.errors import Refusal, Retry
@@ -126,8 +127,11 @@ def error_body(refusal: Refusal, trace_id: str) -> dict[str, Any]:
 
 def proxy_result(answer: Answer, trace_id: str) -> ProxyResult:
     headers = {**SECURITY_HEADERS, "X-Trace-Id": trace_id, **answer.headers}
+    binary = False
     if answer.raw is not None:
-        body, headers["Content-Type"] = answer.raw
+        content, headers["Content-Type"] = answer.raw
+        binary = isinstance(content, bytes)
+        body = base64.b64encode(content).decode("ascii") if isinstance(content, bytes) else content
     else:
         document: dict[str, Any] = {}
         if answer.error is not None:
@@ -137,7 +141,7 @@ def proxy_result(answer: Answer, trace_id: str) -> ProxyResult:
             document["meta"] = {"trace_id": trace_id, **(answer.meta or {})}
         body = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
         headers["Content-Type"] = "application/json; charset=utf-8"
-    return {"statusCode": answer.status, "headers": headers, "body": body, "isBase64Encoded": False}
+    return {"statusCode": answer.status, "headers": headers, "body": body, "isBase64Encoded": binary}
 
 
 def api_entry(handle: Callable[[Request], Answer]) -> Callable[[LambdaEvent, Any], ProxyResult]:
@@ -171,7 +175,7 @@ def api_entry(handle: Callable[[Request], Answer]) -> Callable[[LambdaEvent, Any
             extra={
                 "trace_id": trace_id,
                 "method": method[:10],
-                "path": path[:200],
+                "path": KEY.sub("[key]", path)[:200],  # some senders can only put their key into the path
                 "status": answer.status,
                 "code": code,
                 "ms": round((time.perf_counter() - started) * 1000, 1),

@@ -21,6 +21,7 @@ from tests.support.ingest_fakes import (
 )
 
 from tocsin import wiring
+from tocsin.access import keys
 from tocsin.access.principals import Principal
 from tocsin.entry import logger
 from tocsin.kernel.errors import Refusal
@@ -127,6 +128,18 @@ def test_log_lines_hold_no_content_and_stay_one_line_each(queue: MemoryOutbound)
         ("answered", "ERR_PARTIAL", 1),
         ("answered", "ERR_JSON_SYNTAX", None),
     ]
+
+
+def test_a_key_in_a_path_is_not_logged(queue: MemoryOutbound) -> None:
+    log = io.StringIO()
+    log_handler = cast("logging.StreamHandler[io.StringIO]", logger.registered_handler)
+    before = log_handler.setStream(log)
+    try:
+        key = keys.mint("test")[0]
+        handler(rest_event("{}") | {"path": f"/integrations/generic/20131114/alert/{key}/team"}, None)
+    finally:
+        log_handler.setStream(cast("io.StringIO", before))
+    assert json.loads(log.getvalue())["path"] == "/integrations/generic/20131114/alert/[key]/team"
 
 
 def test_the_smallest_event_of_the_documentation_is_accepted(queue: MemoryOutbound) -> None:

@@ -33,11 +33,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What to send back. `data` and `meta` become the JSON body; `raw` (text with its content type) replaces it."""
+    """What to send back. `data` and `meta` become the JSON body; `raw` (text or bytes, with
+    their content type) replaces it."""
 
     data: Any = None
     meta: Mapping[str, Any] | None = None
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     error: Mapping[str, Any] | None = None
-    raw: tuple[str, str] | None = None
+    raw: tuple[str | bytes, str] | None = None

@@ -167,8 +167,14 @@ class Intake:
         request refused as a whole, and ERR_UNAVAILABLE (503) when the queue did not take the message; then nothing
         was queued.
         """
+        return self.take(_readers(request), principal, request.trace_id)
+
+    def take(self, readers: Sequence[Callable[[], events.Event]], principal: Principal, trace_id: str) -> Answer:
+        """Take events that were read elsewhere, at most MAX_ITEMS. A reader returns a validated event, or raises the
+        Refusal of its event alone. Answers and raises as `accept` does.
+        """
         received_at, project = self._now(), principal.project
-        items = [_Item(index, read) for index, read in enumerate(_readers(request))]
+        items = [_Item(index, read) for index, read in enumerate(readers)]
         if not items:
             raise _nothing("required")
         for item in items:
@@ -176,8 +182,8 @@ class Intake:
         self._compare(project, items)
         accepted = self._admit(project, [item for item in items if item.status == "accepted"])
         if accepted:
-            self._send(accepted, project, request.trace_id, received_at)
-        return _answer(items, request.trace_id)
+            self._send(accepted, project, trace_id, received_at)
+        return _answer(items, trace_id)
 
     def _judge(self, item: _Item, project: str, received_at: int) -> None:
         """Validate one item and name it; its refusal stays with it."""

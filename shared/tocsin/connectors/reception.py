@@ -1,0 +1,142 @@
+"""One request of a sender from the door to its answer: read, authenticate, translate, take in, remember, answer.
+
+Whatever happens is answered in the sender's dialect, trouble behind us included: a sender is told to send again only
+when that can help, and never told that something was taken which was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final, Protocol
+
+from tocsin.connectors import alerts as leases
+from tocsin.connectors import credentials, registry, translate
+from tocsin.connectors.ports import AlertStore, Names
+from tocsin.connectors.registry import Call
+from tocsin.connectors.translate import Item, Translation
+from tocsin.kernel import clock
+from tocsin.kernel.errors import Detail, Refusal, Retry
+from tocsin.kernel.http import Answer, Request
+from tocsin.signals import events
+from tocsin.signals.intake import MAX_ITEMS, Principal
+
+#: Styles whose key may stand in the body, which has to be read first.
+_IN_BODY: Final = frozenset({"routing-key", "dsn"})
+
+
+class Door(Protocol):
+    """Port: who is let in. Both raise Refusal (401, 403) and Retry."""
+
+    def by_key(self, request: Request) -> Principal:
+        """The caller whose API key the request carries in a header, if it may send events."""
+
+    def by_signature(self, key_id: str, body: bytes, signature: str) -> Principal:
+        """The caller whose signing secret made Sentry's signature of a body (credentials.sentry_signed)."""
+
+
+class Taker(Protocol):
+    """Port: the intake."""
+
+    def take(self, readers: Sequence[Callable[[], events.Event]], principal: Principal, trace_id: str) -> Answer:
+        """As signals.intake.Intake.take: one reader for each event."""
+
+
+def _read(item: Item) -> events.Event:
+    if item.refusal is not None:
+        raise item.refusal
+    assert item.event is not None
+    return item.event
+
+
+class Reception:
+    """Receives requests for all connectors. Without a memory of names (`names`), what is said under a group's name
+    counts for the group; without `alerts`, the Alertmanager API has nothing to list.
+    """
+
+    def __init__(
+        self,
+        intake: Taker,
+        door: Door,
+        *,
+        names: Names | None = None,
+        alerts: AlertStore | None = None,
+        now: Callable[[], int] = clock.now_ms,
+    ) -> None:
+        self._intake, self._door = intake, door
+        self._names, self._alerts, self._now = names, alerts, now
+
+    def receive(self, call: Call, request: Request) -> Answer:
+        """The answer to one request, in its sender's dialect."""
+        made: Translation | None = None
+        try:
+            made, principal = self._translated(call, request)
+            refused, taken = self._take(made, principal, request.trace_id)
+            self._remember(made, principal.project)
+        except Refusal as refusal:
+            refused, taken = [refusal], 0
+        except Retry as retry:
+            after = str(max(1, round(retry.after_s)))
+            message = "The service cannot take this now; send it again later."
+            refused, taken = [Refusal("ERR_UNAVAILABLE", message, headers={"Retry-After": after})], 0
+        return translate.answer(call, made, refused, taken, trace_id=request.trace_id)
+
+    def hear(self, name: str, document: Any, principal: Principal, trace_id: str) -> tuple[list[Refusal], int]:
+        """What came without HTTP, as an event of the account's own bus: (refusals, how many events were taken).
+
+        `name` is the connector's. Raises Refusal for a document refused as a whole, and Retry.
+        """
+        connector = registry.load(name)
+        call = Call(connector, connector.routes[0], {})
+        request = Request("POST", connector.routes[0].path, trace_id, trace_id)
+        made = self._translate(call, request, translate.Body(document, [(document, {})]), principal)
+        refused, taken = self._take(made, principal, trace_id)
+        self._remember(made, principal.project)
+        return refused, taken
+
+    def lapse(self, principal: Principal, since: int, trace_id: str) -> int:
+        """End the alerts of the Alertmanager API whose lease ran out after `since` (Unix ms): how many did.
+
+        To be called with the time of the last call. Calling it twice for a span of time does no harm: the same end is
+        the same event. Raises Retry.
+        """
+        ended = leases.lapsed(self._alerts.all(principal.project), since, self._now()) if self._alerts else []
+        for document in ended:
+            self.hear("alertmanager_api", document, principal, trace_id)
+        return len(ended)
+
+    def _translated(self, call: Call, request: Request) -> tuple[Translation, Principal]:
+        style = call.connector.auth
+        body = translate.read(call, request) if style in _IN_BODY else None
+        if style == "sentry-signature":
+            signature = request.header("sentry-hook-signature") or ""
+            principal = self._door.by_signature(call.params["key_id"], request.body, signature)
+        else:
+            principal = self._door.by_key(credentials.with_key(call, request, body.head if body else None))
+        return self._translate(call, request, body or translate.read(call, request), principal), principal
+
+    def _translate(self, call: Call, request: Request, body: translate.Body, principal: Principal) -> Translation:
+        names = self._names
+        recall = partial(names.recall, principal.project) if names is not None else translate.nothing_known
+        return translate.translate(call, request, body, now=self._now(), recall=recall)
+
+    def _take(self, made: Translation, principal: Principal, trace_id: str) -> tuple[list[Refusal], int]:
+        """(refusals, how many were taken or known), a message's worth of events at a time."""
+        refused: list[Refusal] = []
+        for start in range(0, len(made.items), MAX_ITEMS):
+            part = made.items[start : start + MAX_ITEMS]
+            answer = self._intake.take([partial(_read, item) for item in part], principal, trace_id)
+            for index, outcome in enumerate(answer.data["items"]):
+                if outcome["status"] == "refused":
+                    error = outcome["error"]
+                    details = [Detail(**detail) for detail in error["details"]]
+                    refusal = Refusal(error["code"], error["message"], details)
+                    made.items[start + index] = Item(part[index].document, refusal=refusal, name=part[index].name)
+                    refused.append(refusal)
+        return refused, len(made.items) - len(refused)
+
+    def _remember(self, made: Translation, project: str) -> None:
+        if self._names is not None and made.groups:
+            self._names.remember(project, made.groups)
+        if self._alerts is not None and made.alerts:
+            self._alerts.put(project, made.alerts)
