@@ -85,7 +85,7 @@ const LOWER = ["minimum", "minLength", "minItems"];
 const UPPER = ["maximum", "maxLength", "maxItems"];
 
 /** Whether every value of type a is shown to be one of type b. */
-function subtype(a, b) {
+export function subtype(a, b) {
   if (a === false || b === true) return true;
   if (a === true || b === false) return false;
   return own(a, "anyOf", [a]).every((one) => own(b, "anyOf", [b]).some((other) => branchFits(one, other)));

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from tools import checker
 
 from tests.rooms.decisions import schemas
 from tocsin.decisions.types import normalise, subtype
@@ -59,6 +63,19 @@ def test_the_sampler_meets_both_answers_and_values_of_both_kinds() -> None:
         allowed += allows(a, schemas.value(rnd, a))
     assert tried / 10 < yes < tried * 9 / 10
     assert tried / 10 < allowed < tried * 9 / 10
+
+
+def test_both_checkers_have_the_same_rules() -> None:
+    rnd, pairs = random.Random(4), []
+    for _ in range(4_000):
+        a = schemas.schema(rnd)
+        b = schemas.variant(rnd, a) if rnd.random() < 0.8 else schemas.schema(rnd)
+        pairs += [[normalise(a), normalise(b)], [normalise(b), normalise(a)]]
+    expected = [subtype(a, b) for a, b in pairs]
+    assert [checker.subtype(a, b) for a, b in pairs] == expected
+    command = ["node", str(Path(__file__).with_name("subtypes.mjs"))]
+    done = subprocess.run(command, input=json.dumps(pairs).encode(), capture_output=True, check=True)
+    assert json.loads(done.stdout) == expected
 
 
 PERSON = {
