@@ -130,9 +130,10 @@ class _Reader:
                     _refuse(place, "bound", f"send an integer from {least} to 2^53-1")
                 if value or key not in ("minLength", "minItems"):
                     made[key] = value
-        rest = made.get("additionalProperties", True)
+        rest = canonical_json(made.get("additionalProperties", True))  # as values, 0 and false would be equal
         if "properties" in made:
-            made["properties"] = {name: inner for name, inner in made["properties"].items() if inner != rest}
+            named = made["properties"].items()
+            made["properties"] = {name: inner for name, inner in named if canonical_json(inner) != rest}
             if not made["properties"]:
                 del made["properties"]
         return made
@@ -151,9 +152,9 @@ def _union(branches: list[Type]) -> Type:
         if branch is not False:
             for one in _branches(branch):
                 flat[canonical_json(one)] = one
-    both = [flat.get(canonical_json({"const": value})) for value in (False, True)]
-    if None not in both:  # all there is of a boolean
-        flat = {key: one for key, one in flat.items() if one not in both or type(one.get("const")) is not bool}
+    both = [canonical_json({"const": value}) for value in (False, True)]
+    if all(key in flat for key in both):  # all there is of a boolean
+        flat = {key: one for key, one in flat.items() if key not in both}
         flat[canonical_json({"type": "boolean"})] = {"type": "boolean"}
     if len(flat) < 2:
         return next(iter(flat.values()), False)

@@ -8,7 +8,7 @@ from typing import Any
 
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 NAMES = ("a", "b", "c")
-SCALARS: list[Any] = [None, True, False, 0, 1, 2, 3, -1, "", "x", "xy", "xyz", "é"]
+SCALARS: list[Any] = [None, True, False, True, False, 0, 1, 0, 1, 2, 3, -1, "", "x", "xy", "xyz", "é"]
 
 
 def schema(rnd: random.Random, depth: int = 3) -> Any:

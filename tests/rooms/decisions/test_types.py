@@ -160,6 +160,15 @@ def test_refusals_name_field_and_rule(schema: Any, field: str, rule: str) -> Non
     assert detail.fix
 
 
+def test_zero_is_not_false_and_one_is_not_true() -> None:
+    zero = {"type": "object", "properties": {"c": {"const": 0}}, "additionalProperties": {"const": False}}
+    assert normalise(zero) == zero
+    assert allows(normalise(zero), {"c": 0})
+    ones = normalise({"enum": [1, True, 0]})
+    assert [allows(ones, value) for value in (1, True, 0, False)] == [True, True, True, False]
+    assert len(normalise({"anyOf": [{"const": 1}, {"const": True}]})["anyOf"]) == 2
+
+
 def test_depth_is_bounded() -> None:
     schema: Any = {"type": "string"}
     for _ in range(20):
