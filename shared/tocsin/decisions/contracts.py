@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from tocsin.decisions import documents
-from tocsin.decisions.documents import LEVELS, MAX_INT, Schema
+from tocsin.decisions.documents import MAX_INT, Schema
 from tocsin.decisions.types import normalise
 from tocsin.kernel.canonical import canonical_json
 from tocsin.kernel.errors import Detail, Refusal
@@ -163,8 +163,3 @@ def moved(contract: Contract, state: str, now_ms: int, staleness_ms: int) -> Con
             fix = f"wait {at - now_ms} ms: calls that were routed to it may still run"
             raise Refusal("ERR_CONFLICT", "The contract is still draining.", [Detail("state", "drain-time", fix)])
     return {**contract, "state": state, "since_ms": now_ms}
-
-
-def level(value: Mapping[str, Any]) -> int:
-    """Rank of a data class's level, 0 for public."""
-    return LEVELS.index(value["level"])
