@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help environments lock up down status demo test test-fast test-stack check bench clean
+.PHONY: help environments lock up down status demo test test-fast test-stack check bench bench-quality clean
 
 supported = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -23,6 +23,7 @@ help:
 	@echo "  make test    every test, the ones that need a deployed stack included"
 	@echo "  make check   lint, types, import rules, template, generated files"
 	@echo "  make bench   measure"
+	@echo "  make bench-quality   how good the judgement is, on labelled data beside the project (../shared)"
 	@echo "  make clean   stop, and forget all state (environments stay)"
 
 environments:
@@ -67,6 +68,10 @@ check: environments
 
 bench: up
 	@$(VENV) -m bench
+
+# Needs no stack, but ../shared (or TOCSIN_SHARED) with the labelled data.
+bench-quality: environments
+	@$(VENV) -m bench.quality
 
 clean: down
 	@rm -rf .local/emulator .local/emulator.* .local/tocsin.json .local/test .local/build .local/node-stamp

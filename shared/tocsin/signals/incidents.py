@@ -47,7 +47,7 @@ MAX_TAG_VALUES: Final = 8
 @dataclass(frozen=True, slots=True)
 class Policy:
     """The numbers of correlation. Times in ms, scores 0..1; the gaps were chosen on
-    bench/correlation_bench.py seeds 1..5.
+    the storms of bench/quality, seeds 1..5.
     """
 
     gate: float = 0.40  #: below it a firing signal opens and extends nothing

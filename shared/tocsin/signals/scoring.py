@@ -184,7 +184,7 @@ def narrow(prepared: Sequence[Prepared], hot: Mapping[bytes, bytes]) -> frozense
     return frozenset(key for key in keys if (state := MetricState.unpack(hot.get(key))) and state.deserves_bank)
 
 
-class _States:
+class States:
     """States of a batch, unpacked once and packed once."""
 
     def __init__(self, hot: Mapping[bytes, bytes], full: Mapping[bytes, bytes]) -> None:
@@ -254,7 +254,7 @@ def _duration(ms: int) -> str:
     return f"{ms // clock.SECOND} s"
 
 
-def _weigh(p: Prepared, states: _States, calibrators: Calibrators) -> list[tuple[str, int, str]]:
+def _weigh(p: Prepared, states: States, calibrators: Calibrators) -> list[tuple[str, int, str]]:
     """Evidence of one event, (feature, x, detail) in registry order without zeros; updates the states."""
     at = p.at
     anomaly, metric = 0.0, ""
@@ -327,7 +327,7 @@ def score(
     """Score events in list order on top of the given states. Pure: repeating it with the same input
     changes nothing.
     """
-    states = _States(hot, full)
+    states = States(hot, full)
     events = [_scored(p, _weigh(p, states, calibrators), calibrators.of(p.event.get("source", ""))) for p in prepared]
     return Scored(*states.changed(), events)
 

@@ -1,0 +1,81 @@
+"""The quality bench: it says what is missing, and its own arithmetic is right."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bench.quality import ait, loghub, nab, shared, storms
+from bench.quality.replay import BATCH, replay
+
+from tocsin.kernel.clock import rfc3339
+from tocsin.signals.topology import Topology
+
+ROOT = Path(__file__).resolve().parents[3]
+T0 = 1_767_225_600_000
+
+
+def test_without_the_data_it_says_so_and_fails(tmp_path: Path) -> None:
+    environment = os.environ | {"TOCSIN_SHARED": str(tmp_path / "nowhere"), "PYTHONPATH": f"{ROOT / 'shared'}:{ROOT}"}
+    command = [sys.executable, "-m", "bench.quality"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "nowhere is not there" in done.stderr
+    assert done.stdout == ""
+
+
+def test_it_names_the_parts_that_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOCSIN_SHARED", str(tmp_path))
+    (tmp_path / "data/loghub").mkdir(parents=True)
+    with pytest.raises(shared.MissingError, match=r"lacks data/nab/\S+, data/ait-ads/\S+, bench/storm_gen.py"):
+        shared.folder()
+
+
+def test_grouping_accuracy_counts_lines_of_exact_groups_only() -> None:
+    labels = ["a", "a", "b", "b", "c"]
+    assert loghub.grouping_accuracy(["1", "1", "2", "2", "3"], labels) == 1.0
+    assert loghub.grouping_accuracy(["1", "1", "2", "3", "4"], labels) == 0.6
+    assert loghub.grouping_accuracy(["1"] * 5, labels) == 0.0
+
+
+def test_parts_of_the_benchmark_are_disjoint_and_whole() -> None:
+    files = [f"c{i % 3}/f{i}" for i in range(11)]
+    one, other = nab.parts(files)
+    assert sorted(one + other) == sorted(files)
+    assert not set(one) & set(other)
+
+
+def test_attacks_end_after_an_hour_of_silence() -> None:
+    rows = [
+        {"time": str(at), "time_label": label}
+        for at, label in ((0, "scan"), (10, "false_positive"), (3600, "dirb"), (7201, "dnsteal"))
+    ]
+    assert ait.truth(rows, by_phase=False) == ["session 1", None, "session 1", "session 2"]
+    assert ait.truth(rows, by_phase=True) == ["scan", None, "dirb", "dnsteal"]
+
+
+def test_sessions_end_when_nothing_comes_for_the_gap() -> None:
+    group = storms.sessions(lambda one: one["key"], 10)
+    events = [{"key": key, "received_at": at} for key, at in (("a", 0), ("b", 1), ("a", 10), ("a", 21))]
+    assert group(events) == ["i0", "i1", "i0", "i3"]
+
+
+def test_replay_runs_events_through_score_and_correlate() -> None:
+    def event(number: int, service: str, at: int, severity: str) -> dict[str, object]:
+        time = rfc3339(T0 + at)
+        entity = {"type": "service", "id": service}
+        return {"event_id": f"evt_{number}", "source": "prom", "type": "down", "title": "down", "entity": entity} | {
+            "severity_raw": severity, "status": "firing", "occurred_at": time, "received_at": time, "tags": {}
+        }  # fmt: skip
+
+    events = [event(k, ("cart", "mail")[k % 2], 40_000 * k, "critical") for k in range(BATCH + 2)]
+    events.append(event(len(events), "search", 40_000 * len(events), "info"))
+    memory = replay(events, Topology.empty())
+    found = [memory.incident_of(k) for k in range(len(events))]
+    assert set(found[0:-1:2]) == {found[0]}
+    assert set(found[1:-1:2]) == {found[1]}
+    assert found[0] != found[1]
+    assert found[-1] is None
