@@ -49,6 +49,7 @@ from tocsin.signals.incidents import (
     summary,
 )
 from tocsin.signals.ports import ASSIGNED_COMMITS
+from tocsin.signals.onsets import FRESH_MS, mentions
 from tocsin.signals.series import ruling_time
 from tocsin.signals.topology import Topology
 
@@ -85,8 +86,10 @@ WEIGHTS: Final[Mapping[str, float]] = {
     "service": 0.9,
     "dependency": 0.7,
     "dependent": 0.7,
+    "mention": 0.6,
     "host": 0.5,
     "text": 0.4,
+    "onset": 0.3,
 }
 _MAX_TOKEN: Final = 96
 _MAX_OPEN_PER_TOKEN: Final = 64
@@ -99,15 +102,14 @@ MAX_OWN: Final = 40
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """One way a signal can be linked: a token another signal may own, how near in time, how strong, and by
-    what.
-    """
+    """One way a signal can be linked: a token another signal may own, how near to the moment `at`, and by what."""
 
     token: str
     gap: int
     kind: str
     mine: str
     other: str
+    at: int
 
 
 def signal_of(event: Mapping[str, Any], n: int, i: int, topology: Topology) -> Signal:
@@ -145,6 +147,8 @@ def signal_of(event: Mapping[str, Any], n: int, i: int, topology: Topology) -> S
         tags=event.get("tags") or {},
         flags=flags,
         trace_id=str(event.get("trace_id") or ""),
+        onset=event.get("onset_ms"),
+        near_s=int(event.get("onset_near_s") or 0),
     )
 
 
@@ -168,6 +172,11 @@ def _services(signal: Signal) -> list[str]:
     return [*names, name] if kind == "service" and name != signal.service else names
 
 
+def _fresh(signal: Signal) -> bool:
+    """Whether the event speaks of the beginning of its alert. Repeats carry no onset: their alert's first event did."""
+    return signal.status == "firing" and signal.at - signal.began <= FRESH_MS
+
+
 def _own(signal: Signal, topology: Topology) -> tuple[str, ...]:
     services = _services(signal)
     own = [_token("s", name) for name in services]
@@ -175,38 +184,69 @@ def _own(signal: Signal, topology: Topology) -> tuple[str, ...]:
         own.append(_token("e", signal.entity))
     if signal.dedup_key != f"{signal.source}|{signal.type}|{signal.entity}":
         own.append(_alert_token(signal))  # a default key says no more than the entity does
-    host = signal.tags.get("node") or signal.tags.get("host")
-    own += [_token("h", one) for one in ((host,) if host else topology.nodes(signal.service or ""))]
+    known = signal.service in topology
     cluster = signal.tags.get("cluster")
-    if cluster and signal.fingerprint and signal.service not in topology:
+    if cluster and signal.fingerprint and not known:
         own.append(_token("f", signal.fingerprint, cluster))
-    # One token of a hub stands for its many dependents, so that no lookup grows with them.
-    own += [_token("u", dep) for name in services for dep in topology.deps(name) if topology.is_hub(dep)]
+    if _fresh(signal):
+        own += [_token("o", name) for name in services if topology.neighbours(name)]
+        own += [_token("m", name) for name in mentions(signal.title)]
+        host = signal.tags.get("node") or signal.tags.get("host")
+        own += [_token("h", one) for one in ((host,) if host else topology.nodes(signal.service or ""))]
+        if _near_s(signal, topology):
+            own.append(_moment(signal, topology, 0))
+        # One token of a hub stands for its many dependents, so that no lookup grows with them.
+        own += [_token("u", dep) for name in services for dep in topology.deps(name) if topology.is_hub(dep)]
     return tuple(dict.fromkeys(own))[:MAX_OWN]
+
+
+def _near_s(signal: Signal, topology: Topology) -> int:
+    """Seconds within which the onset of another alert links; 0: never. The less is declared, the more rarity must tell:
+    nothing needs guessing of a service whose hosts are declared, and little of one whose dependencies are.
+    """
+    service = signal.service or ""
+    return 0 if topology.nodes(service) else signal.near_s // 4 if service in topology else signal.near_s
+
+
+def _moment(signal: Signal, topology: Topology, step: int) -> str:
+    """Token of the span of time in which the alert began, or of the span `step` further."""
+    near_s = _near_s(signal, topology)
+    return f"b:{near_s}:{signal.began // (near_s * clock.SECOND) + step}"
 
 
 def _lookups(signal: Signal, own: Sequence[str], topology: Topology, policy: Policy) -> list[Lookup]:
     found = []
+    at, began = signal.at, signal.began
     for token in own:
-        kind = token[0]
+        kind, name = token[0], token[2:]
         if kind == "s":
-            found.append(Lookup(token, policy.window, "service", token[2:], token[2:]))
+            found.append(Lookup(token, policy.window, "service", name, name, at))
+            found.append(Lookup(_token("m", name), policy.near, "mention", name, name, at))
         elif kind == "e":
-            found.append(Lookup(token, policy.window, "entity", signal.entity, signal.entity))
+            found.append(Lookup(token, policy.window, "entity", signal.entity, signal.entity, at))
         elif kind == "d":
-            found.append(Lookup(token, policy.window, "alert", signal.title, signal.title))
+            found.append(Lookup(token, policy.window, "alert", signal.title, signal.title, at))
         elif kind == "h":
-            found.append(Lookup(token, policy.host, "host", signal.entity, token[2:]))
+            found.append(Lookup(token, policy.host, "host", signal.entity, name, began))
         elif kind == "f":
-            found.append(Lookup(token, policy.similar, "text", signal.entity, signal.tags["cluster"]))
+            found.append(Lookup(token, policy.similar, "text", signal.entity, signal.tags["cluster"], at))
+        elif kind == "m":
+            found.append(Lookup(token, policy.near, "mention", signal.entity, name, began))
+            found.append(Lookup(_token("s", name), policy.near, "mention", signal.entity, name, began))
+        elif kind == "b":
+            gap = _near_s(signal, topology) * clock.SECOND
+            found += [
+                Lookup(_moment(signal, topology, step), gap, "onset", signal.service or signal.entity, "", began)
+                for step in (0, -1, 1)
+            ]
+    if not _fresh(signal):
+        return found
     for name in _services(signal):
         hub = topology.is_hub(name)
         if hub:
-            found.append(Lookup(_token("u", name), policy.near, "dependent", name, name))
+            found.append(Lookup(_token("u", name), policy.near, "dependent", name, name, began))
         for other in topology.deps(name) if hub else topology.neighbours(name):
-            token = _token("s", other)
-            if token not in own:
-                found.append(Lookup(token, policy.near, "dependency", name, other))
+            found.append(Lookup(_token("o", other), policy.near, "dependency", name, other, began))
     return found
 
 
@@ -246,6 +286,14 @@ def _reason(link: Lookup, apart: int, topology: Topology) -> str:
         return f"{down} depends on {up} and both fired {within}"
     if link.kind == "dependent":
         return f"{link.mine} and a service that depends on it both fired {within}"
+    if link.kind == "mention":
+        return (
+            f"an alert names {link.other} as what it cannot reach, and {link.other} fired {within}"
+            if link.mine == link.other
+            else f"{link.mine} names {link.other} as what it cannot reach, as others do or while it fires, {within}"
+        )
+    if link.kind == "onset":
+        return f"{link.mine} began to fire {within} of another alert, and alerts seldom begin so close here"
     if link.kind == "host":
         return f"{link.mine} and another alert share host {link.other} and fired {within}"
     if link.kind == "text":
@@ -370,7 +418,7 @@ class _Engine:
                 if incident is None or incident.id in seen:
                     continue
                 seen.add(incident.id)
-                apart = distance(incident.tokens.get(link.token, ()), signal.at)
+                apart = distance(incident.tokens.get(link.token, ()), link.at)
                 if apart is None or apart > link.gap:
                     continue
                 best = found.get(incident.id)

@@ -52,8 +52,8 @@ class Policy:
 
     gate: float = 0.40  #: below it a firing signal opens and extends nothing
     window: int = 15 * clock.MINUTE  #: same service, entity or alert
-    near: int = 2 * clock.MINUTE  #: declared dependency, either direction
-    host: int = 10 * clock.SECOND  #: same host
+    near: int = 2 * clock.MINUTE  #: onsets of declared neighbours; onset of who names a service, and the service
+    host: int = 15 * clock.SECOND  #: onsets on the same host
     similar: int = 3 * clock.MINUTE  #: same text in the same cluster
     quiet: int = 60 * clock.MINUTE  #: no firing for so long resolves
     cap: int = 24 * clock.HOUR  #: longest incident, first to last firing
@@ -73,14 +73,18 @@ class Policy:
         looked up.
         """
         kind = token[:1]
-        if kind in ("s", "u"):
+        if kind in ("s", "o", "u", "m"):
             return self.near
+        if kind == "b":
+            return int(token.split(":", 2)[1]) * clock.SECOND
         if kind == "h":
             return self.host
         return self.similar if kind == "f" else self.window
 
 
 DEFAULT_POLICY: Final = Policy()
+#: Kinds of tokens that are covered at the onset of an alert instead of at each of its events.
+AT_ONSET: Final = frozenset("obuhm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,13 @@ class Signal:
     tags: Mapping[str, str] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     trace_id: str = ""
+    onset: int | None = None  #: ruling time at which its alert began to fire; None: with this event
+    near_s: int = 0  #: seconds within which onsets are no coincidence in the project; 0: never
+
+    @property
+    def began(self) -> int:
+        """Ruling time (ms) at which its alert began to fire."""
+        return self.at if self.onset is None else self.onset
 
 
 @dataclass(frozen=True, slots=True)
@@ -579,7 +590,8 @@ def absorb(change: Change, incident: Incident, signal: Signal, own: Sequence[str
             if len(incident.tokens) >= 2 * policy.max_tokens:
                 continue
             fresh.append(token)
-        incident.tokens[token] = cover(spans or (), signal.at, policy.merge_gap(token))
+        moment = signal.began if token[0] in AT_ONSET else signal.at
+        incident.tokens[token] = cover(spans or (), moment, policy.merge_gap(token))
     return fresh
 
 
@@ -613,7 +625,7 @@ def _bound(incident: Incident, policy: Policy) -> None:
             del incident.tokens[token]
     if len(incident.tokens) > policy.max_tokens:
         # Service tokens reach furthest, so they go last; among equals the longest silent goes first.
-        order = sorted(incident.tokens.items(), key=lambda pair: (pair[0][0] in "su", pair[1][-1], pair[0]))
+        order = sorted(incident.tokens.items(), key=lambda pair: (pair[0][0] in "suo", pair[1][-1], pair[0]))
         incident.tokens = dict(order[len(order) - policy.max_tokens :])
     points = sum(map(len, incident.tokens.values()))
     if points > policy.max_points:

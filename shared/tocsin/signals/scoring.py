@@ -19,7 +19,7 @@ from hashlib import blake2b
 from typing import Any, Final, Protocol
 
 from tocsin.kernel import clock
-from tocsin.signals import calibration, features, fingerprints, severity
+from tocsin.signals import calibration, features, fingerprints, onsets, severity
 from tocsin.signals.calibration import Calibrator, Calibrators, risk_score, tier
 from tocsin.signals.features import BIAS, BY_NAME, REGISTRY, SCALE
 from tocsin.signals.series import (
@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 #: Names everything that decides a score: weights, features, state layout and fingerprints.
-SCORER_VERSION: Final = f"score1-fp{fingerprints.VERSION}"
+SCORER_VERSION: Final = f"score2-fp{fingerprints.VERSION}"
 #: What a commit records beside topology and calibrators, so that replay can use the same.
 VERSIONS: Final[Mapping[str, str]] = {
     "scorer": SCORER_VERSION,
@@ -167,7 +167,7 @@ def needs(prepared: Sequence[Prepared]) -> tuple[frozenset[bytes], frozenset[byt
     """Keys of the hot and full states that score() may want. Many full keys may not exist; narrow()
     tells which can.
     """
-    hot, full = set(), set()
+    hot, full = {onsets.KEY}, set()
     for p in prepared:
         hot.add(p.fingerprint_key)
         hot.add(p.series_key)
@@ -193,6 +193,18 @@ class States:
         self._series: dict[bytes, SeriesState] = {}
         self._metrics: dict[bytes, MetricState] = {}
         self._banks: dict[bytes, RecordBank] = {}
+        self._onsets: onsets.OnsetRate | None = None
+
+    def onset(self, at: int) -> None:
+        """Count the beginning of a notable alert."""
+        if self._onsets is None:
+            self._onsets = onsets.OnsetRate.unpack(self._hot.get(onsets.KEY)) or onsets.OnsetRate(at, at)
+        self._onsets.add(at)
+
+    def near_s(self) -> int:
+        """How near in time onsets are no coincidence in this project (s)."""
+        known = self._onsets or onsets.OnsetRate.unpack(self._hot.get(onsets.KEY))
+        return known.near_s() if known else 0
 
     def fingerprint(self, key: bytes, at: int) -> FingerprintState:
         state = self._fingerprints.get(key) or FingerprintState.unpack(self._hot.get(key))
@@ -229,6 +241,8 @@ class States:
             for states in (self._fingerprints, self._series, self._metrics)
             for key, state in states.items()
         }
+        if self._onsets is not None:
+            hot[onsets.KEY] = self._onsets.pack()
         return hot, {key: bank.pack() for key, bank in self._banks.items()}
 
 
@@ -254,7 +268,7 @@ def _duration(ms: int) -> str:
     return f"{ms // clock.SECOND} s"
 
 
-def _weigh(p: Prepared, states: States, calibrators: Calibrators) -> list[tuple[str, int, str]]:
+def _weigh(p: Prepared, states: States, series: SeriesState, calibrators: Calibrators) -> list[tuple[str, int, str]]:
     """Evidence of one event, (feature, x, detail) in registry order without zeros; updates the states."""
     at = p.at
     anomaly, metric = 0.0, ""
@@ -262,7 +276,6 @@ def _weigh(p: Prepared, states: States, calibrators: Calibrators) -> list[tuple[
         found = states.anomaly(key, at, value)
         if found > anomaly:
             anomaly, metric = found, name[:64]
-    series = states.series(p.series_key, at, p.status)
     returned = series.add(at, p.status)
     if p.status != FIRING:  # the end of trouble is no evidence of trouble, and no new occurrence either
         return []
@@ -288,6 +301,21 @@ def _weigh(p: Prepared, states: States, calibrators: Calibrators) -> list[tuple[
     if reliable > 0.0:
         evidence.append(("source_reliability", _in_scale(reliable), p.event["source"][:64]))
     return [one for one in evidence if one[1] > 0]
+
+
+def _stamp(event: Event, p: Prepared, states: States, series: SeriesState) -> None:
+    """Say since when the alert fires, where that is not since this event, and how near other onsets mean something."""
+    if p.status != FIRING:
+        return
+    if series.onset != p.at:
+        event["onset_ms"] = series.onset
+    if event["score"] < onsets.NOTABLE or p.at - series.onset > onsets.FRESH_MS:
+        return
+    if series.onset == p.at:
+        states.onset(p.at)
+    near = states.near_s()
+    if near:
+        event["onset_near_s"] = near
 
 
 def _scored(p: Prepared, evidence: Sequence[tuple[str, int, str]], calibrator: Calibrator) -> Event:
@@ -328,7 +356,12 @@ def score(
     changes nothing.
     """
     states = States(hot, full)
-    events = [_scored(p, _weigh(p, states, calibrators), calibrators.of(p.event.get("source", ""))) for p in prepared]
+    events = []
+    for p in prepared:
+        series = states.series(p.series_key, p.at, p.status)
+        event = _scored(p, _weigh(p, states, series, calibrators), calibrators.of(p.event.get("source", "")))
+        _stamp(event, p, states, series)
+        events.append(event)
     return Scored(*states.changed(), events)
 
 

@@ -24,7 +24,7 @@ from tocsin.kernel import clock
 from tocsin.kernel.ids import length_prefixed
 from tocsin.signals.calibration import half_power
 
-VERSION: Final = 1
+VERSION: Final = 2
 HOT_LIMIT: Final = 128
 FULL_LIMIT: Final = 5 * 1024
 _PREFIX: Final = struct.Struct("<BBQ")
@@ -166,18 +166,21 @@ STATUS: Final = {"firing": FIRING, "acknowledged": ACKNOWLEDGED, "resolved": RES
 
 @dataclass(slots=True)
 class SeriesState:
-    """Status of one thing that fires and resolves (one dedup_key), and how much it flaps. 31 bytes packed."""
+    """Status of one thing that fires and resolves (one dedup_key), since when, and how much it flaps. 39 bytes packed."""
 
     KIND: ClassVar[int] = 2
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<BBQQBId")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<BBQQBIdQ")
     FLAP_MS: ClassVar[int] = clock.HOUR
     RETURN_MS: ClassVar[int] = clock.DAY
+    #: An alert that fires again after a longer silence has begun anew.
+    EPISODE_MS: ClassVar[int] = 15 * clock.MINUTE
 
     last: int
     first: int
     status: int
     count: int = 0
     flaps: float = 0.0
+    onset: int = 0  #: when it began to fire this time; flapping does not begin it anew
 
     @classmethod
     def unpack(cls, data: bytes | None) -> Self | None:
@@ -186,7 +189,9 @@ class SeriesState:
         return cls(*cls.LAYOUT.unpack(data)[2:])
 
     def pack(self) -> bytes:
-        return self.LAYOUT.pack(VERSION, self.KIND, self.last, self.first, self.status, self.count, self.flaps)
+        return self.LAYOUT.pack(
+            VERSION, self.KIND, self.last, self.first, self.status, self.count, self.flaps, self.onset
+        )
 
     def add(self, at: int, status: int) -> bool:
         """Take one event. True when it fires again within a day of its resolution; `flaps` counts such
@@ -194,6 +199,10 @@ class SeriesState:
         """
         now = max(at, self.last)
         gap = now - self.last
+        if self.onset == 0 or gap > self.EPISODE_MS:
+            self.onset = at if status == FIRING else 0
+        elif at < self.onset and self.onset - at <= self.EPISODE_MS:
+            self.onset = at
         self.flaps *= decay(gap, self.FLAP_MS)
         changed = (status == RESOLVED) != (self.status == RESOLVED)
         if changed:
