@@ -259,8 +259,13 @@ def tokens(
     return own, tuple(dict.fromkeys(one.token for one in _lookups(signal, own, topology, policy)))
 
 
+def _place(token: str) -> str:
+    """The index row that leads to holders of a token: whatever is about a service shares one row."""
+    return f"s{token[1:]}" if token[0] in "om" else token
+
+
 def needed(signals: Iterable[Signal], topology: Topology, policy: Policy = DEFAULT_POLICY) -> set[str]:
-    """Tokens whose index rows must be in the View for these signals; then every incident those rows name
+    """Index rows that must be in the View for these signals; then every incident those rows name
     (see incidents.incident_ids), following merged_into."""
     wanted: set[str] = set()
     for signal in signals:
@@ -268,9 +273,9 @@ def needed(signals: Iterable[Signal], topology: Topology, policy: Policy = DEFAU
             continue
         if signal.status == "firing":
             own, lookup = tokens(signal, topology, policy)
-            wanted.update(own, lookup, (_alert_token(signal),))
+            wanted.update(map(_place, own), map(_place, lookup), (_alert_token(signal),))
         else:
-            wanted.update(_own(signal, topology), (_alert_token(signal),))
+            wanted.update(map(_place, _own(signal, topology)), (_alert_token(signal),))
     return wanted
 
 
@@ -347,20 +352,21 @@ class _Engine:
         return self._fire(signal, max_items) if signal.status == "firing" else self._hear(signal, max_items)
 
     def _row(self, token: str) -> list[str]:
-        row = self.change.effects.index.get(token)
-        return self.change.view.index.get(token, []) if row is None else row
+        place = _place(token)
+        row = self.change.effects.index.get(place)
+        return self.change.view.index.get(place, []) if row is None else row
 
     # firing signals
 
     def _fire(self, signal: Signal, max_items: int) -> bool:
         own = _own(signal, self.topology)
-        found = self._candidates(signal, _lookups(signal, own, self.topology, self.policy))
+        found = self._candidates(_lookups(signal, own, self.topology, self.policy))
         chosen = self._compatible(signal, found)
         early = [mark for mark in self._row(_alert_token(signal)) if mark.startswith("?")]
         effects = self.change.effects
         cost = (
             sum(1 for one in chosen if one.id not in effects.incidents)
-            + sum(1 for token in own if token not in effects.index and not any(token in x.tokens for x in chosen))
+            + len({_place(token) for token in own if not any(token in x.tokens for x in chosen)} - effects.index.keys())
             + 4 * max(0, len(chosen) - 1)  # per merge: merged, reopened, timeline rows
             + 6  # incident, timer, opened or escalated, timeline row, member row, assignment row
             + 4 * len(early)
@@ -387,8 +393,8 @@ class _Engine:
             fresh = absorb(self.change, survivor, signal, own)
             self.change.log(survivor, "opened", signal.at, f"opened by {signal.title[:200]}", event_id=signal.event_id)
             self.change.transition(survivor, "opened")
-        for token in fresh:
-            self._enter(token, survivor)
+        for place in dict.fromkeys(map(_place, fresh)):
+            self._enter(place, survivor)
         self._member(survivor, signal.n, signal.i, reason)
         self._catch_up(survivor, signal, early)
         return True
@@ -404,7 +410,7 @@ class _Engine:
             self.change.join(survivor, self.change.own(loser), signal.at, _reason(link, apart, self.topology))
         return survivor
 
-    def _candidates(self, signal: Signal, lookups: Sequence[Lookup]) -> dict[str, tuple[float, int, Lookup]]:
+    def _candidates(self, lookups: Sequence[Lookup]) -> dict[str, tuple[float, int, Lookup]]:
         """Incidents the signal is linked to, each with weight, ms apart and kind of its best link."""
         found: dict[str, tuple[float, int, Lookup]] = {}
         for link in lookups:
@@ -561,7 +567,7 @@ class _Engine:
     # bookkeeping
 
     def _write(self, token: str, names: list[str]) -> None:
-        self.change.effects.index[token] = names
+        self.change.effects.index[_place(token)] = names
 
     def _member(self, incident: Incident, n: int, i: int, reason: str) -> None:
         effects = self.change.effects
@@ -588,8 +594,8 @@ class _Engine:
 
 
 def split_tokens(taken: Iterable[Signal], topology: Topology) -> set[str]:
-    """Tokens whose index rows must be in the View for split()."""
-    return {token for signal in taken for token in _own(signal, topology)}
+    """Index rows that must be in the View for split()."""
+    return {_place(token) for signal in taken for token in _own(signal, topology)}
 
 
 def split(
@@ -640,9 +646,9 @@ def split(
         change.effects.assignments[signal.n, signal.i] = fresh.id
         change.effects.reasons[signal.n, signal.i] = f"split off by {by}"
     change.effects.members[fresh.id] = [(signal.n, signal.i) for signal in taken]
-    for token in fresh.tokens:
-        rest = [name for name in view.index.get(token, [old.id]) if name != fresh.id]
-        change.effects.index[token] = [fresh.id, *rest]
+    for place in dict.fromkeys(map(_place, fresh.tokens)):
+        rest = [name for name in view.index.get(place, [old.id]) if name != fresh.id]
+        change.effects.index[place] = [fresh.id, *rest]
     effects = change.finish(topology)
     if effects.items() > max_items:
         raise Refusal("ERR_BATCH_TOO_LARGE", "these events cannot be split off at once; choose fewer")

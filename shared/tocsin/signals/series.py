@@ -166,7 +166,7 @@ STATUS: Final = {"firing": FIRING, "acknowledged": ACKNOWLEDGED, "resolved": RES
 
 @dataclass(slots=True)
 class SeriesState:
-    """Status of one thing that fires and resolves (one dedup_key), since when, and how much it flaps. 39 bytes packed."""
+    """Status of one thing that fires and resolves (one dedup_key), since when, how much it flaps. 39 bytes packed."""
 
     KIND: ClassVar[int] = 2
     LAYOUT: ClassVar[struct.Struct] = struct.Struct("<BBQQBIdQ")

@@ -18,6 +18,7 @@ from tocsin.kernel.errors import Refusal
 from tocsin.signals import correlation
 from tocsin.signals.correlation import Effects, Incident, Policy, Signal, View
 from tocsin.signals.incidents import MAX_RECENT
+from tocsin.signals.onsets import FRESH_MS, mentions
 from tocsin.signals.topology import HUB_DEPENDENTS, Topology
 
 T0 = 1_767_225_600_000
@@ -160,8 +161,20 @@ def linked(one: Signal, other: Signal) -> bool:
         return apart <= POLICY.window
     if one.dedup_key == other.dedup_key and apart <= POLICY.window:
         return True
+    for a, b in ((one, other), (other, one)):
+        named = set(mentions(a.title)) if a.at - a.began <= FRESH_MS else set()
+        if named & names(b) and abs(a.began - b.at) <= POLICY.near:
+            return True
+    if any(s.at - s.began > FRESH_MS for s in (one, other)):
+        return False
+    apart = abs(one.began - other.began)
+    if set(mentions(one.title)) & set(mentions(other.title)) and apart <= POLICY.near:
+        return True
     near = {other_name for name in names(one) for other_name in SHOP.neighbours(name)}
     if near & names(other) and apart <= POLICY.near:
+        return True
+    rare = [0 if SHOP.nodes(s.service or "") else s.near_s // (4 if s.service in SHOP else 1) for s in (one, other)]
+    if rare[0] == rare[1] != 0 and apart <= rare[0] * SECOND:
         return True
     hosts = [set([s.tags["node"]] if "node" in s.tags else SHOP.nodes(s.service or "")) for s in (one, other)]
     return bool(hosts[0] & hosts[1]) and apart <= POLICY.host
@@ -186,7 +199,10 @@ def storms(draw: st.DrawFn) -> list[Signal]:
     for number in range(draw(st.integers(1, 24))):
         service = draw(st.sampled_from(["web", "cart", "auth", "pay-db", "mail", "search", "lone", None]))
         entity = draw(st.sampled_from(["host:a", "host:b", "service:web"])) if service is None else f"service:{service}"
-        at += draw(st.sampled_from([0, 4, 10, 11, 60, 120, 121, 300, 890, 901]))
+        at += draw(st.sampled_from([0, 2, 3, 8, 9, 12, 13, 60, 90, 91, 300, 890, 901]))
+        age = draw(st.sampled_from([None, None, 0, 20, 120, 121, 600]))
+        near_s = draw(st.sampled_from([0, 8, 8, 16]))
+        reached = draw(st.sampled_from(["", "", "call to pay-db failed", "connection to no-such refused"]))
         tags = {"node": draw(st.sampled_from(["n1", "n9"]))} if draw(st.integers(0, 9)) == 0 else {}
         key = "shared" if draw(st.integers(0, 9)) == 0 else f"prom|latency|{entity}"
         score = draw(st.sampled_from([0.39, 0.4, 0.7, 0.9]))
@@ -201,12 +217,15 @@ def storms(draw: st.DrawFn) -> list[Signal]:
                 score=score,
                 tier=correlation.tier(score),
                 received_at=T0 + 2 * HOUR,
+                onset=None if age is None else T0 + (at - age) * SECOND,
+                near_s=near_s,
+                title=reached or f"{service} is slow",
             )
         )
     return events
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(storms(), st.randoms(use_true_random=False), st.integers(20, 80))
 def test_incidents_are_the_components_in_any_order_and_any_batches(
     events: list[Signal], shuffle: random.Random, max_items: int
@@ -285,7 +304,7 @@ def test_neighbours_join_with_a_reason() -> None:
 
 def test_neighbours_far_apart_in_time_stay_apart() -> None:
     table = Table()
-    table.take([signal(0, "pay-db"), signal(1, "cart", 121)])
+    table.take([signal(0, "pay-db"), signal(1, "cart", 91)])
     assert len(table.alive()) == 2
 
 
@@ -299,8 +318,43 @@ def test_between_two_alerts_of_a_service_its_neighbour_is_not_near() -> None:
 def test_coverage_of_both_sides_survives_a_merge() -> None:
     table = Table()
     table.take([signal(0, "web", 0), signal(1, "web", 1_800), signal(2, "web", 900)])
-    table.take([signal(3, "cart", 1_910), signal(4, "cart", -110)])
+    table.take([signal(3, "cart", 1_880), signal(4, "cart", -80)])
     assert len(table.alive()) == 1
+
+
+def test_incidents_that_only_overlap_on_neighbours_stay_apart() -> None:
+    table = Table()
+    for minute in range(10):
+        table.take([signal(2 * minute, "pay-db", 60 * minute, onset=T0)])
+        if minute >= 5:
+            table.take([signal(2 * minute + 1, "cart", 60 * minute, onset=T0 + 5 * MINUTE)])
+    assert len(table.alive()) == 2
+
+
+def test_without_a_topology_onsets_link_where_they_are_rare() -> None:
+    for near_s, apart, incidents in ((0, 0, 2), (8, 8, 1), (8, 9, 2), (32, 32, 1)):
+        table = Table(Topology.empty())
+        table.take([signal(0, "a", 6, near_s=near_s), signal(1, "b", 6 + apart, near_s=near_s)])
+        assert len(table.alive()) == incidents
+    reason = next(iter(table.alive()[0].links.values()))[1]
+    assert reason == "b began to fire within 32 s of another alert, and alerts seldom begin so close here"
+
+
+def test_what_an_alert_cannot_reach_links_it_without_a_topology() -> None:
+    for order in ((0, 1), (1, 0)):
+        table = Table(Topology.empty())
+        events = [signal(0, "pay-db", 0), signal(1, "cart", 60, title="call to pay-db failed (request 7)")]
+        table.take([events[k] for k in order])
+        (one,) = table.alive()
+        assert "pay-db as what it cannot reach" in next(iter(one.links.values()))[1]
+
+
+def test_whatever_is_about_a_service_shares_its_index_row() -> None:
+    one = signal(0, "cart", title="call to pay-db failed")
+    assert correlation.needed([one], SHOP) == {"s:cart", "s:pay-db", "s:web", "d:prom|latency|service:cart"}
+    table = Table()
+    table.take([one])
+    assert set(table.index) == {"s:cart", "s:pay-db"}
 
 
 def test_a_service_named_by_tag_meets_one_named_by_entity() -> None:
