@@ -80,7 +80,7 @@ REGISTRY: Final = (
         "(z - 2) / 8 clipped, z = (seen - expected) / sqrt(expected + 1)",
         "0",
         "2 decaying counters",
-        800_000,
+        1_650_000,
         "it comes much more often than usual ({detail} in about 7 minutes)",
     ),
     Feature(
