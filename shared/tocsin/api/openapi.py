@@ -121,6 +121,8 @@ def _event_schemas() -> Json:
         "properties": {
             **schema["properties"],
             "ruling_ms": {"type": "integer", "readOnly": True},
+            "onset_ms": {"type": "integer", "readOnly": True},
+            "onset_near_s": {"type": "integer", "readOnly": True},
             "tier": {"enum": list(TIERS), "readOnly": True},
         },
     }

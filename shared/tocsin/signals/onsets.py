@@ -18,8 +18,6 @@ from tocsin.signals.series import VERSION, decay, state_key
 
 #: Key of the one state per project.
 KEY: Final = state_key("onsets")
-#: What S an alert needs for its onset to count: tier medium, as in the noise gate of correlation.
-NOTABLE: Final = 0.40
 #: An event speaks of the beginning of its alert no longer than this after it.
 FRESH_MS: Final = 2 * clock.MINUTE
 #: Distances (seconds) below which onsets can be linked, longest first. Powers of two, so that the distance in use

@@ -29,7 +29,12 @@ States = dict[bytes, bytes]
 
 #: What scoring adds to an event; the rest is what was sent and what ingest made of it. `severity_id` may have been
 #: sent, and scoring an event again keeps it either way.
-SCORED: Final = frozenset(("ruling_ms", "fingerprint", "features", "score", "tier", "explain", "scored_by"))
+SCORED: Final = frozenset(
+    (
+        *("ruling_ms", "onset_ms", "onset_near_s"),
+        *("fingerprint", "features", "score", "tier", "explain", "scored_by"),
+    )
+)
 #: Changed events that an account lists, those whose score moved most.
 MOST_SHOWN: Final = 20
 _CHUNK: Final = 256

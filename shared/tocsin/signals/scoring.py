@@ -62,6 +62,8 @@ MAX_METRICS: Final = 8
 BANK_READY: Final = 100
 #: Bank alarm that counts half. On NAB the best single threshold lies at .03 to .04.
 BANK_HALF: Final = 0.06
+#: Logit from which the onset of an alert counts: tier medium, as in the noise gate of correlation.
+NOTABLE: Final = calibration.TIER_LOGITS[1]
 #: Last millisecond of the year 9999.
 LAST_MS: Final = 253_402_300_799_999
 NOVEL_FOR_MS: Final = clock.HOUR
@@ -309,7 +311,8 @@ def _stamp(event: Event, p: Prepared, states: States, series: SeriesState) -> No
         return
     if series.onset != p.at:
         event["onset_ms"] = series.onset
-    if event["score"] < onsets.NOTABLE or p.at - series.onset > onsets.FRESH_MS:
+    notable = event["explain"]["logit"] >= NOTABLE  # before calibration: states do not depend on calibrators
+    if not notable or p.at - series.onset > onsets.FRESH_MS:
         return
     if series.onset == p.at:
         states.onset(p.at)

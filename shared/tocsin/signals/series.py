@@ -289,32 +289,43 @@ class MetricState:
         return anomaly
 
 
-class RecordBank:
-    """Six views of a metric, each of which alarms when it breaks its own record: the full state of a series.
+_ROOT_HALF: Final = math.sqrt(0.5)
 
-    The views are the deviation from the mean of the last 100 points, raw and in sigmas; in sigmas of the
-    last 50; the residual to the same time of day; the mean one-step error of the last 60 points; and the
-    deviation from a slow mean. A view's alarm is how far it lies outside the range it has shown, in units
-    of that range. O(1) per point: only the header and a few cells of the packed state are touched. Values
-    are kept as single-precision offsets from `origin` in units of `scale`, so that size and unit of the
-    metric do not matter.
+
+def log2(value: float) -> float:
+    """Logarithm of a value > 0, the same bits on every platform (math.log2 is not); error < 1e-7."""
+    fraction, exponent = math.frexp(value)
+    z = (fraction - _ROOT_HALF) / (fraction + _ROOT_HALF)
+    square = z * z
+    return exponent - 0.5 + 2.0 * _WINDOW * z * (1.0 + square * (1.0 / 3.0 + square * (0.2 + square / 7.0)))
+
+
+class RecordBank:
+    """Four views of a metric, each of which alarms when it breaks its own record: the full state of a series.
+
+    The views are the deviation from the mean of the last 100 points; the same in sigmas of the last 50; the mean
+    distance to the usual value at this time of day; and the order of magnitude. A view's alarm is how far it lies
+    outside the range it has shown, in units of that range, times its weight. The strongest counts, unless it is weaker
+    than the echo of an alarm just before: what goes on is not a second anomaly. docs/scoring.md says what each adds.
+
+    O(1) per point: only the header and a few cells of the packed state are touched. Values are kept as
+    single-precision offsets from `origin` in units of `scale`, so that size and unit of the metric do not matter.
     """
 
     KIND: Final = 4
-    #: version, kind, last, count, step (s), bins, origin, scale, size; five running sums, two means; six
-    #: ranges
-    HEAD: Final = struct.Struct("<BBQIHH3d7d12d")
+    #: version, kind, last, count, step (s), bins; origin, scale, size, three running sums, distance, echo; ranges
+    HEAD: Final = struct.Struct("<BBQIHH8d8d")
     CELL: Final = struct.Struct("<f")
     LONG: Final = 100
     SHORT: Final = 50
-    ERRORS: Final = 60
-    ERRORS_AT: Final = HEAD.size + 4 * LONG
-    DAY_AT: Final = ERRORS_AT + 4 * ERRORS
+    DAY_AT: Final = HEAD.size + 4 * LONG
     #: Widths of a time-of-day bin, in seconds; a bin should see about one point a day.
     STEPS: Final = (300, 600, 900, 1800, 3600)
     DAY_S: Final = 86_400
     #: Weight of each view's alarm, in the order of the ranges.
-    WEIGHTS: Final = (1.0, 0.1, 0.4, 0.7, 0.1, 0.4)
+    WEIGHTS: Final = (1.0, 0.2, 0.9, 0.2)
+    #: What is left of an echo after one point.
+    ECHO: Final = 0.97
     #: Bound of offsets in units of scale.
     FAR: Final = 1e12
 
@@ -330,8 +341,8 @@ class RecordBank:
         spread = max(math.sqrt(metric.variance), 1e-3 * metric.size)
         scale = math.ldexp(1.0, math.frexp(spread)[1]) if spread > 1e-290 else 1.0
         data = bytearray(cls.DAY_AT + 4 * bins)
-        ranges = (math.inf, -math.inf) * 6
-        cls.HEAD.pack_into(data, 0, VERSION, cls.KIND, 0, 0, step, bins, metric.level, scale, 0.0, *(0.0,) * 7, *ranges)
+        ranges = (math.inf, -math.inf) * len(cls.WEIGHTS)
+        cls.HEAD.pack_into(data, 0, VERSION, cls.KIND, 0, 0, step, bins, metric.level, scale, *(0.0,) * 6, *ranges)
         for i in range(bins):
             cls.CELL.pack_into(data, cls.DAY_AT + 4 * i, math.nan)
         return cls(data)
@@ -350,57 +361,33 @@ class RecordBank:
         return int.from_bytes(self.data[10:14], "little")
 
     def add(self, at: int, value: float) -> float:
-        """Take one point; the strongest weighted alarm, >= 0 and not bounded above."""
+        """Take one point; the strongest weighted alarm that is no echo, >= 0 and not bounded above."""
         data, cell = self.data, self.CELL
         read, write = cell.unpack_from, cell.pack_into
-        (
-            _,
-            _,
-            last,
-            n,
-            step,
-            bins,
-            origin,
-            scale,
-            size,
-            s100,
-            q100,
-            s50,
-            q50,
-            errors,
-            fast,
-            slow,
-            *ranges,
-        ) = self.HEAD.unpack_from(data)
+        _, _, last, n, step, bins, origin, scale, size, s100, s50, q50, distance, echo, *ranges = (
+            self.HEAD.unpack_from(data)
+        )
         far = self.FAR
         x = (min(max(value, -_HUGE), _HUGE) - origin) / scale
         at_ring = self.HEAD.size + 4 * (n % self.LONG)
         (oldest,) = read(data, at_ring)
         write(data, at_ring, min(max(x, -far), far))
         (x,) = read(data, at_ring)  # as rounded: what is added to a sum now is taken from it later
-        if n == 0:
-            fast = slow = x
-        magnitude = abs(x + origin / scale)
-        size += (min(magnitude, far) - size) / (n + 1)
-        tiny = 1e-3 * size + 1e-12
-        views: list[float | None] = [None] * 6
+        magnitude = min(abs(x + origin / scale), far)
+        size += (magnitude - size) / (n + 1)
+        views: list[float | None] = [None] * 4
 
         if n >= self.LONG:
-            mean = s100 / self.LONG
-            views[0] = x - mean
-            sigma = math.sqrt(max(q100 / self.LONG - mean * mean, 0.0))
-            views[4] = min(max((x - mean) / (sigma + tiny), -50.0), 50.0)
+            views[0] = x - s100 / self.LONG
             s100 -= oldest
-            q100 -= oldest * oldest
         if n >= self.SHORT:
             mean = s50 / self.SHORT
             sigma = math.sqrt(max(q50 / self.SHORT - mean * mean, 0.0))
-            views[5] = min(max((x - mean) / (sigma + tiny), -50.0), 50.0)
+            views[1] = min(max((x - mean) / (sigma + 1e-3 * size + 1e-12), -50.0), 50.0)
             (left,) = read(data, self.HEAD.size + 4 * ((n - self.SHORT) % self.LONG))
             s50 -= left
             q50 -= left * left
         s100 += x
-        q100 += x * x
         s50 += x
         q50 += x * x
 
@@ -409,19 +396,10 @@ class RecordBank:
         if usual != usual:
             write(data, at_day, x)
         else:
-            views[1] = x - usual
             write(data, at_day, usual + 0.3 * (x - usual))
-
-        at_error = self.ERRORS_AT + 4 * (n % self.ERRORS)
-        (leaving,) = read(data, at_error)
-        write(data, at_error, abs(x - fast))
-        (entering,) = read(data, at_error)
-        errors += entering - leaving
-        if n >= self.ERRORS - 1:
-            views[2] = errors / self.ERRORS
-        views[3] = x - slow
-        fast += 0.3 * (x - fast)
-        slow += 0.1 * (x - slow)
+            distance += 0.05 * (abs(x - usual) - distance)
+            views[2] = distance
+        views[3] = log2(magnitude + 1e-2 * size + 1e-12)
 
         alarm = 0.0
         for i, view in enumerate(views):
@@ -439,17 +417,20 @@ class RecordBank:
                 ranges[2 * i] = view
             if high > low:
                 alarm = max(alarm, self.WEIGHTS[i] * over / (high - low))
+        echo *= self.ECHO
+        heard = alarm if alarm > echo else 0.0
+        echo = min(max(alarm, echo), far)
 
         n += 1
         if n % self.LONG == 0:  # sums from the ring itself, so that rounding never piles up
             ring = struct.unpack_from(f"<{self.LONG}f", data, self.HEAD.size)
-            s100, q100 = sum_exact(ring)
+            s100, _ = sum_exact(ring)
             s50, q50 = sum_exact(ring[-self.SHORT :])
         self.HEAD.pack_into(
             data, 0, VERSION, self.KIND, max(last, at), min(n, 0xFFFFFFFF), step, bins, origin, scale, size,
-            s100, q100, s50, q50, errors, fast, slow, *ranges,
+            s100, s50, q50, distance, echo, *ranges,
         )  # fmt: skip
-        return alarm
+        return heard
 
 
 def sum_exact(values: tuple[float, ...]) -> tuple[float, float]:

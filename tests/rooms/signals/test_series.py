@@ -22,6 +22,7 @@ from tocsin.signals.series import (
     RecordBank,
     SeriesState,
     last_changed,
+    log2,
     ruling_time,
     state_key,
 )
@@ -174,12 +175,11 @@ def test_the_bank_sees_a_break_that_stays_within_the_seen_range() -> None:
 
 
 def reference_alarms(points: list[tuple[int, float]], step_s: int) -> list[float]:
-    """The six views over plain lists, in the metric's own units."""
+    """The four views over plain lists, in the metric's own units."""
     seen: list[float] = []
-    errors: list[float] = []
     usual: dict[int, float] = {}
     ranges: dict[int, tuple[float, float]] = {}
-    fast = slow = points[0][1]
+    distance = echo = 0.0
     alarms = []
     for at, x in points:
         seen_size = sum(map(abs, [*seen, x])) / (len(seen) + 1)
@@ -189,29 +189,46 @@ def reference_alarms(points: list[tuple[int, float]], step_s: int) -> list[float
             sigma = math.sqrt(max(math.fsum((v - mean) ** 2 for v in last) / len(last), 0.0))
             return max(-50.0, min(50.0, (value - mean) / (sigma + tiny)))
 
-        errors.append(abs(x - fast))
-        views = {3: x - slow}
+        views = {3: math.log2(abs(x) + 0.01 * seen_size + 1e-12)}
         if len(seen) >= 100:
-            views |= {0: x - math.fsum(seen[-100:]) / 100, 4: sigmas(seen[-100:])}
+            views[0] = x - math.fsum(seen[-100:]) / 100
         if len(seen) >= 50:
-            views[5] = sigmas(seen[-50:])
+            views[1] = sigmas(seen[-50:])
         time_bin = at // 1000 % 86_400 // step_s
         if time_bin in usual:
-            views[1] = x - usual[time_bin]
+            distance += 0.05 * (abs(x - usual[time_bin]) - distance)
+            views[2] = distance
         usual[time_bin] = usual[time_bin] + 0.3 * (x - usual[time_bin]) if time_bin in usual else x
-        if len(errors) >= 60:
-            views[2] = math.fsum(errors[-60:]) / 60
         alarm = 0.0
         for i, view in views.items():
             low, high = ranges.get(i, (view, view))
             if high > low:
                 alarm = max(alarm, RecordBank.WEIGHTS[i] * max(view - high, low - view, 0.0) / (high - low))
             ranges[i] = min(low, view), max(high, view)
-        alarms.append(alarm)
+        echo *= 0.97
+        alarms.append(alarm if alarm > echo else 0.0)
+        echo = max(echo, alarm)
         seen.append(x)
-        fast += 0.3 * (x - fast)
-        slow += 0.1 * (x - slow)
     return alarms
+
+
+@given(st.floats(min_value=1e-300, max_value=1e300))
+def test_log2_is_the_logarithm(value: float) -> None:
+    assert log2(value) == pytest.approx(math.log2(value), abs=1e-7)
+
+
+def test_what_goes_on_is_not_a_second_anomaly() -> None:
+    r = random.Random(5)
+    metric = MetricState(T0, T0)
+    for i in range(8):
+        metric.add(T0 + i * MINUTE, r.gauss(50, 4))
+    bank = RecordBank.start(metric)
+    for i in range(400):
+        bank.add(T0 + i * MINUTE, r.gauss(50, 4))
+    risen = [bank.add(T0 + i * MINUTE, 120.0 + 0.1 * i) for i in range(400, 430)]
+    assert risen[0] > 0.5
+    assert sum(alarm > 0.0 for alarm in risen) <= 5
+    assert max(risen[1:]) < risen[0]
 
 
 def test_the_bank_agrees_with_its_definition() -> None:
