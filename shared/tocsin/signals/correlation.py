@@ -48,8 +48,8 @@ from tocsin.signals.incidents import (
     spoken,
     summary,
 )
-from tocsin.signals.ports import ASSIGNED_COMMITS
 from tocsin.signals.onsets import FRESH_MS, mentions
+from tocsin.signals.ports import ASSIGNED_COMMITS
 from tocsin.signals.series import ruling_time
 from tocsin.signals.topology import Topology
 

@@ -364,8 +364,8 @@ class RecordBank:
         """Take one point; the strongest weighted alarm that is no echo, >= 0 and not bounded above."""
         data, cell = self.data, self.CELL
         read, write = cell.unpack_from, cell.pack_into
-        _, _, last, n, step, bins, origin, scale, size, s100, s50, q50, distance, echo, *ranges = (
-            self.HEAD.unpack_from(data)
+        _, _, last, n, step, bins, origin, scale, size, s100, s50, q50, distance, echo, *ranges = self.HEAD.unpack_from(
+            data
         )
         far = self.FAR
         x = (min(max(value, -_HUGE), _HUGE) - origin) / scale

@@ -43,9 +43,15 @@ def test_grouping_accuracy_counts_lines_of_exact_groups_only() -> None:
 
 def test_parts_of_the_benchmark_are_disjoint_and_whole() -> None:
     files = [f"c{i % 3}/f{i}" for i in range(11)]
-    one, other = nab.parts(files)
-    assert sorted(one + other) == sorted(files)
-    assert not set(one) & set(other)
+    for count in (2, 5):
+        dealt = nab.parts(files, count)
+        assert sorted(name for _, used in dealt for name in used) == sorted(files)
+        assert all(not set(tuned) & set(used) and len(tuned) + len(used) == len(files) for tuned, used in dealt)
+
+
+def test_an_echo_is_what_stays_below_the_alarm_before_it() -> None:
+    assert nab.weighted([[1.0, 0.5, 0.9, 0.0, 2.0], [0.0] * 5], (1.0, 1.0), 0.8) == [1.0, 0.0, 0.9, 0.0, 2.0]
+    assert nab.weighted([[1.0, 0.5], [0.0, 4.0]], (1.0, 0.2), 0.0) == [1.0, 0.8]
 
 
 def test_attacks_end_after_an_hour_of_silence() -> None:
