@@ -5,7 +5,8 @@ of all parts but one and is used on that one, each in its turn; the score is tha
 no say in. Tuned are, in two parts, the threshold alone (`held out`: with the product's weights, which were chosen
 looking at all these files) and, more strictly and in five parts, the weights of the record bank together with the
 threshold (`weights too`). Ours is the anomaly that the scorer gives every point of a metric; no detector sees a file's
-future, its minimum and maximum included. Lavin and Ahmad, Evaluating Real-Time Anomaly Detection Algorithms, ICMLA 2015.
+future, its minimum and maximum included. Lavin and Ahmad, Evaluating Real-Time Anomaly Detection Algorithms, ICMLA
+2015.
 """
 
 from __future__ import annotations

@@ -49,10 +49,10 @@ REGISTRY: Final = (
     ),
     Feature(
         "metric_anomaly",
-        "how far a metric leaves what its own series has shown before",
+        "how far a metric, or the ratio of two of one event, leaves what its own series has shown before",
         "squashed excess over the record or the usual spread",
         "0 (no metrics, or fewer than 5 earlier points)",
-        "up to 8 metrics, O(1) each",
+        "up to 8 metrics and 3 ratios, O(1) each",
         1_600_000,
         "metric {detail} leaves the range its series has shown",
     ),

@@ -12,6 +12,7 @@ give. Nothing here depends on where one batch ends and the next begins.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from tocsin.signals.series import (
     MetricState,
     RecordBank,
     SeriesState,
+    log2,
     ruling_time,
     state_key,
 )
@@ -58,6 +60,10 @@ VERSIONS: Final[Mapping[str, str]] = {
 EXPLAIN_VERSION: Final = 1
 #: Metrics of one event that are looked at, by name.
 MAX_METRICS: Final = 8
+#: Ratios of neighbouring metrics, by name, of one event that are looked at.
+MAX_RATIOS: Final = 3
+#: Least spread of a ratio that is believed (log2): 11 %, so that one that never moved must move by a third to count.
+RATIO_SPREAD: Final = 0.15
 #: A bank speaks once it has seen this many points; until then level and record do.
 BANK_READY: Final = 100
 #: Bank alarm that counts half. On NAB the best single threshold lies at .03 to .04.
@@ -100,6 +106,7 @@ class Prepared:
     service: str | None
     criticality_x: int
     metrics: tuple[tuple[str, bytes, float], ...]
+    ratios: tuple[tuple[str, bytes, float], ...]
 
 
 @dataclass(slots=True)
@@ -126,7 +133,8 @@ def prepare(event: Event, topology: Topology) -> Prepared:
     level = event.get("severity_id") or severity.severity_id(source, event.get("severity_raw"))
     cues_x, cue = features.text_cues(event.get("title", ""), kind, event.get("body") or "")
     service = topology.service_of(event)
-    metrics = event.get("metrics")
+    about = (source, kind, entity_type, entity_id)
+    metrics = _metrics(event.get("metrics") or {}, about)
     return Prepared(
         event=event,
         at=min(max(at, 0), LAST_MS),
@@ -141,13 +149,32 @@ def prepare(event: Event, topology: Topology) -> Prepared:
         cue=cue,
         service=service,
         criticality_x=_in_scale(2 * topology.criticality(service) - 1) if service is not None else 0,
-        metrics=tuple(
-            (name, state_key("metric", source, kind, entity_type, entity_id, name), value)
-            for name in sorted(metrics)[:MAX_METRICS]
-            if (value := _finite(metrics[name])) is not None
-        )
-        if metrics
-        else (),
+        metrics=metrics,
+        ratios=_ratios(metrics, about) if len(metrics) > 1 else (),
+    )
+
+
+def _metrics(metrics: Mapping[str, float], about: tuple[str, ...]) -> tuple[tuple[str, bytes, float], ...]:
+    """Name, state key and value of the metrics that are looked at, by name."""
+    return tuple(
+        (name, state_key("metric", *about, name), value)
+        for name in sorted(metrics)[:MAX_METRICS]
+        if (value := _finite(metrics[name])) is not None
+    )
+
+
+def _ratios(
+    metrics: Sequence[tuple[str, bytes, float]], about: tuple[str, ...]
+) -> tuple[tuple[str, bytes, float], ...]:
+    """Name, state key and logarithm of the ratios of neighbouring metrics, where both are positive.
+
+    Two metrics that keep their ranges can still part company: errors that stay at their daily peak while requests fall
+    to their nightly low.
+    """
+    return tuple(
+        (f"{one} / {other}", state_key("ratio", *about, one, other), log2(a) - log2(b))
+        for (one, _, a), (other, _, b) in itertools.pairwise(metrics[: MAX_RATIOS + 1])
+        if a > 0.0 and b > 0.0
     )
 
 
@@ -173,6 +200,7 @@ def needs(prepared: Sequence[Prepared]) -> tuple[frozenset[bytes], frozenset[byt
     for p in prepared:
         hot.add(p.fingerprint_key)
         hot.add(p.series_key)
+        hot.update(key for _, key, _ in p.ratios)
         for _, key, _ in p.metrics:
             full.add(key)
     return frozenset(hot | full), frozenset(full)
@@ -222,11 +250,15 @@ class States:
         self._series[key] = state
         return state
 
-    def anomaly(self, key: bytes, at: int, value: float) -> float:
-        """Anomaly of one point in [0, 1), by the bank when it is ready and by level and record until then."""
+    def metric(self, key: bytes, at: int) -> MetricState:
         state = self._metrics.get(key)
         if state is None:
             state = self._metrics[key] = MetricState.unpack(self._hot.get(key)) or MetricState(at, at)
+        return state
+
+    def anomaly(self, key: bytes, at: int, value: float) -> float:
+        """Anomaly of one point in [0, 1), by the bank when it is ready and by level and record until then."""
+        state = self.metric(key, at)
         bank = self._banks.get(key)
         if bank is None and state.deserves_bank:
             bank = self._banks[key] = RecordBank.unpack(self._full.get(key)) or RecordBank.start(state)
@@ -276,6 +308,10 @@ def _weigh(p: Prepared, states: States, series: SeriesState, calibrators: Calibr
     anomaly, metric = 0.0, ""
     for name, key, value in p.metrics:
         found = states.anomaly(key, at, value)
+        if found > anomaly:
+            anomaly, metric = found, name[:64]
+    for name, key, value in p.ratios:
+        found = states.metric(key, at).add(at, value, RATIO_SPREAD)
         if found > anomaly:
             anomaly, metric = found, name[:64]
     returned = series.add(at, p.status)

@@ -265,16 +265,16 @@ class MetricState:
     def deserves_bank(self) -> bool:
         return self.count >= self.BANK_POINTS and self.last - self.first <= self.count * self.BANK_INTERVAL_MS
 
-    def add(self, at: int, value: float) -> float:
-        """Take one point; anomaly in [0, 1): 0 inside the record, else how many usual spreads off the
-        level.
+    def add(self, at: int, value: float, least: float = 0.0) -> float:
+        """Take one point; anomaly in [0, 1): 0 inside the record, else how many usual spreads off the level. `least`
+        is a spread below which the usual one is not believed.
         """
         x = min(max(value, -_HUGE), _HUGE)
         n = self.count
         off = abs(x - self.level)
         anomaly = 0.0
         if n >= self.MIN_POINTS and not self.low <= x <= self.high:
-            spread = max(math.sqrt(self.variance), 0.05 * self.size)
+            spread = max(math.sqrt(self.variance), 0.05 * self.size, least)
             z = off / spread if off < 1e6 * spread else 1e6
             if z > 3.0:
                 anomaly = (z - 3.0) / (z + 5.0) * n / (n + 4.0)

@@ -374,6 +374,18 @@ def test_the_worst_metric_counts_wherever_its_name_sorts() -> None:
     assert last["features"]["metric_anomaly"] > 0.7
 
 
+def test_metrics_that_part_company_within_their_ranges_are_seen() -> None:
+    def sent(step: int, errors: float, requests: float) -> dict[str, Any]:
+        return event(at=T0 + step * MINUTE, metrics={"errors": errors, "requests": requests})
+
+    waves = [1.0 + 0.9 * ((k % 20) / 10 - 1.0) for k in range(60)]
+    before = [sent(k, 1.0 * wave, 100.0 * wave) for k, wave in enumerate(waves)]
+    scored = Memory().score(*before, sent(60, 1.0 * max(waves), 100.0 * min(waves)))
+    assert all("metric_anomaly" not in one["features"] for one in scored[25:-1])
+    assert scored[-1]["features"]["metric_anomaly"] > 0.3
+    assert scored[-1]["explain"]["detail"]["metric_anomaly"] == "errors / requests"
+
+
 def test_many_metrics_are_cut_and_numbers_that_are_none_are_left_out() -> None:
     many = {f"m{i:03d}": float(i) for i in range(200)}
     prepared = scoring.prepare(event(metrics=many), Flat())
