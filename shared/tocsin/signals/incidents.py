@@ -52,7 +52,7 @@ class Policy:
 
     gate: float = 0.40  #: below it a firing signal opens and extends nothing
     window: int = 15 * clock.MINUTE  #: same service, entity or alert
-    near: int = 90 * clock.SECOND  #: onsets of declared neighbours; onset of who names a service, and the service
+    near: int = 75 * clock.SECOND  #: onsets of declared neighbours; onset of who names a service, and the service
     host: int = 12 * clock.SECOND  #: onsets on the same host
     similar: int = 3 * clock.MINUTE  #: same text in the same cluster
     quiet: int = 60 * clock.MINUTE  #: no firing for so long resolves

@@ -91,3 +91,31 @@ def test_any_text_has_a_template_of_bounded_size(title: str, entity_id: str) -> 
     assert len(found.split()) <= MAX_TOKENS
     assert len(found) <= len(MASK) * (len(title) + 1)
     assert len(fingerprint(event(title, entity_id=entity_id))) == 20
+
+
+#: Values of the kinds that messages carry; one of a kind may stand for any other.
+_KINDS = {
+    "number": st.integers(0, 10**9).map(str),
+    "measure": st.floats(0, 1e6).map(lambda x: f"{x:.2f}ms"),
+    "address": st.tuples(*[st.integers(0, 255)] * 4).map(lambda parts: ".".join(map(str, parts)) + ":443"),
+    "uuid": st.uuids().map(str),
+    "digest": st.binary(min_size=8, max_size=20).map(lambda raw: "7" + raw.hex()),
+    "url": st.text("abcxyz", min_size=1, max_size=9).map(lambda word: f"https://{word}.example/{word}?q={word}"),
+    "path": st.text("abcxyz/", min_size=1, max_size=9).map(lambda word: f"/srv/{word}"),
+    "quoted": st.text(st.characters(exclude_characters='"', exclude_categories=("Cs",)), max_size=20).map(
+        lambda text: f'"{text}"'
+    ),
+    "pair": st.text("abcxyz", min_size=1, max_size=9).map(lambda word: f"reason={word}"),
+}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.one_of(st.sampled_from(["disk", "full", "on", "lost"]), st.sampled_from(sorted(_KINDS))), max_size=9), st.data())  # fmt: skip
+def test_the_same_message_with_other_values_keeps_its_fingerprint(pieces: list[str], data: st.DataObject) -> None:
+    def said() -> str:
+        values = [data.draw(_KINDS[piece]) if piece in _KINDS else piece for piece in pieces]
+        return " ".join(["begin", *values, "end"])
+
+    one, other = said(), said()
+    assert fingerprint({"type": "t", "title": one}) == fingerprint({"type": "t", "title": other})
+    assert fingerprint({"type": "t", "title": f"{one} again"}) != fingerprint({"type": "t", "title": other})
