@@ -52,7 +52,7 @@ demo: up
 test: test-fast test-stack
 
 test-fast: environments
-	@$(VENV) -m pytest tests/rooms tests/functions tests/contracts \
+	@$(VENV) -m pytest -n 2 tests/rooms tests/functions tests/contracts \
 		--cov=shared/tocsin --cov-report=term:skip-covered --cov-fail-under=85
 
 test-stack: environments

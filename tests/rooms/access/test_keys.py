@@ -55,6 +55,7 @@ def test_every_single_typing_error_and_swap_is_noticed() -> None:
         TEXT[:20] + "\x00" + TEXT[21:],
         TEXT[:20] + "-" + TEXT[21:],
     ],
+    ids=map(str, range(12)),  # the texts are fresh keys, which no two runs would name alike
 )
 def test_malformed_text_is_no_key(text: str) -> None:
     assert keys.parse(text) is None

@@ -99,6 +99,7 @@ def test_no_credential_is_asked_for(headers: dict[str, tuple[str, ...]]) -> None
         "Bearer " + "k" * 1_000_000,
         'Digest a="b", c="d"',
     ],
+    ids=map(str, range(7)),
 )
 def test_malformed_keys_are_refused_without_a_read(value: str) -> None:
     store = Store(record())
