@@ -80,8 +80,17 @@ REGISTRY: Final = (
         "(z - 2) / 8 clipped, z = (seen - expected) / sqrt(expected + 1)",
         "0",
         "2 decaying counters",
-        1_650_000,
+        800_000,
         "it comes much more often than usual ({detail} in about 7 minutes)",
+    ),
+    Feature(
+        "ungraded_burst",
+        "that surprise again, where the sender states no severity and only behaviour can tell",
+        "as rate_surprise",
+        "0 (a severity is known)",
+        "none",
+        850_000,
+        "nobody graded it, so that its burst counts twice",
     ),
     Feature(
         "novelty",

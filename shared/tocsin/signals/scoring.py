@@ -331,6 +331,8 @@ def _weigh(p: Prepared, states: States, series: SeriesState, calibrators: Calibr
         evidence.append(("text_cues", p.cues_x, p.cue))
     if surprise > 0.0:
         evidence.append(("rate_surprise", _in_scale(surprise), f"{seen:.0f}, usually {expected:.1f}"))
+        if p.severity in (severity.UNKNOWN, severity.OTHER):
+            evidence.append(("ungraded_burst", _in_scale(surprise), ""))
     evidence.append(("novelty", _in_scale(new / (1.0 + series.flaps)), why_new))
     if p.criticality_x:
         evidence.append(("criticality", p.criticality_x, p.service or ""))
@@ -471,6 +473,8 @@ def _way_up(terms: Sequence[Sequence[Any]], missing: int, to: str) -> dict[str, 
     have = {name: round(x * SCALE) for name, x, _ in terms}
     ways = []
     for feature in REGISTRY:
+        if feature.name == "ungraded_burst":  # it never moves alone
+            continue
         x = have.get(feature.name, 0)
         target = -(-(feature.contribution(x) + missing) * SCALE // feature.weight)
         if feature.name == "severity":

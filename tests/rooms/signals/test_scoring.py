@@ -467,3 +467,16 @@ def test_an_event_of_another_scorer_is_explained_without_advice() -> None:
     words = scoring.explain(one)
     assert words["to_next_tier"] is None
     assert words["contributions"][0]["feature"] == "retired"
+
+
+def test_a_burst_of_what_nobody_graded_passes_the_noise_gate_and_a_burst_of_info_does_not() -> None:
+    for raw, tier in ((None, "medium"), ("info", "low")):
+        memory = Memory()
+        for day in range(40):  # an old acquaintance: nothing about it is new
+            memory.score(event(T0 + day * HOUR, severity_raw=raw, title="request served"))
+        burst = [event(T0 + 40 * HOUR + i * SECOND, severity_raw=raw, title="request served") for i in range(60)]
+        last = memory.score(*burst)[-1]
+        assert last["features"]["rate_surprise"] == 1.0
+        assert ("ungraded_burst" in last["features"]) == (raw is None)
+        assert calibration.TIERS.index(last["tier"]) <= calibration.TIERS.index(tier)
+        assert (last["tier"] == "medium") == (raw is None)
