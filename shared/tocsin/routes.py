@@ -69,9 +69,10 @@ class Route:
     """One operation. `scope` is None for open routes; `success` lists 2xx statuses, `refusals` its own error
     codes.
 
-    `admin_token` says that a call needs an admin token of its own besides the scope. `aliases` are other paths of
-    the same operation. `request` and `response` name shapes; `media` is the
-    content type of the answer. What every route of its kind can answer besides is in `codes`.
+    `admin_token` says that a call needs an admin token of its own besides the scope, `operator` that it is about the
+    whole deployment, so that only administrators of the operator's project may make it. `aliases` are other paths of
+    the same operation. `request` and `response` name shapes; `media` is the content type of the answer. What every
+    route of its kind can answer besides is in `codes`.
     """
 
     method: str
@@ -92,6 +93,7 @@ class Route:
     media: str = "application/json"
     examples: tuple[Example, ...] = ()
     admin_token: bool = False
+    operator: bool = False
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -914,6 +916,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         refusals=("ERR_CONFLICT",),
         examples=(Example("rotate", "As a routine.", status=201, body={}),),
         admin_token=True,
+        operator=True,
     ),
     Route(
         "GET",
@@ -1213,13 +1216,14 @@ ROUTES: Final[tuple[Route, ...]] = (
         "list_healings",
         "operations",
         "List what the supervisor found and repaired",
-        "Newest first.",
+        "Newest first. For administrators of the operator's project only.",
         "admin:read",
         "api",
         "HealingPage",
         aliases=_aliases("/v1/healings"),
         query=_PAGE,
         examples=(Example("newest", "The last repairs."),),
+        operator=True,
     ),
     Route(
         "GET",
@@ -1227,12 +1231,14 @@ ROUTES: Final[tuple[Route, ...]] = (
         "get_parts",
         "operations",
         "Health of every part",
-        "One row per queue, mapping, schedule and store, with what was measured.",
+        "One row per queue, mapping, schedule and store, with what was measured. For administrators of the operator's "
+        "project only.",
         "admin:read",
         "api",
         "PartsAnswer",
         aliases=("/v1/health",),
         examples=(Example("parts", "The table."),),
+        operator=True,
     ),
     Route(
         "GET",
@@ -1240,13 +1246,14 @@ ROUTES: Final[tuple[Route, ...]] = (
         "get_metrics",
         "operations",
         "Metrics for Prometheus",
-        "Text exposition format 0.0.4.",
+        "Text exposition format 0.0.4. For administrators of the operator's project only.",
         "admin:read",
         "api",
         "text",
         aliases=("/v1/metrics",),
         media="text/plain; version=0.0.4; charset=utf-8",
         examples=(Example("scrape", "What a scraper reads."),),
+        operator=True,
     ),
     _open("/livez", "get_alive", "Is it alive?", "Up whenever the function runs.", "Up", aliases=("/health",)),
     _open(

@@ -586,6 +586,18 @@ def test_a_topology_is_replaced_under_its_version(world: ApiWorld) -> None:
     assert send(world, "GET", "/v1/topology", caller(project=OTHER)).data["version"] == 0
 
 
+@pytest.mark.parametrize("path", ["/v1/healings", "/api/health", "/metrics"])
+def test_the_deployment_shows_itself_to_its_operator_only(path: str, world: ApiWorld) -> None:
+    assert send(world, "GET", path).status == 200
+    assert refusal(world, "GET", path, caller(project=OTHER)).code == "ERR_SCOPE"
+
+
+def test_entries_of_the_deployment_are_for_its_operator(world: ApiWorld) -> None:
+    query = [("of", "deployment")]
+    assert send(world, "GET", "/v1/journal", query=query).status == 200
+    assert refusal(world, "GET", "/v1/journal", caller(project=OTHER), query=query).code == "ERR_SCOPE"
+
+
 def test_what_was_learned_is_used_until_it_is_taken_back(world: ApiWorld) -> None:
     before = send(world, "GET", "/v1/calibration").data
     assert (before["active"], before["version"]) == (1, 1)

@@ -35,6 +35,7 @@ WITH_ID = [one for one in KEYED if "{id}" in str(one.values[1])]
 #: Scopes that together open every route.
 EVERYTHING = (
     *("ingest:write", "events:*", "incidents:*", "topology:*", "notify:*", "admin:*", "approvals:*", "tokens:*"),
+    "journal:*",
 )
 #: Operations that end what others of the same id need, or fit one state only: tried last, in this order.
 LAST = ("approve", "reject", "merge_incidents", "delete_channel", "remove_person", "revoke_key")
@@ -71,6 +72,13 @@ class Owned:
         return route.examples[0].body
 
 
+def entry(deployed: Deployed, key: str) -> int:
+    """Number of an entry of the journal that belongs to the key's project; the seal function is asked at once."""
+    tick = json.dumps({"tick": {"at": now_ms()}})
+    deployed.client("sqs").send_message(QueueUrl=deployed.outputs["SealQueueUrl"], MessageBody=tick)
+    return int(eventually(lambda: deployed.get("/v1/journal", key)["items"], within_s=90)[0]["number"])
+
+
 @pytest.fixture
 def owned(deployed: Deployed) -> Owned:
     project, key = deployed.new_project(*EVERYTHING)
@@ -100,6 +108,7 @@ def owned(deployed: Deployed) -> Owned:
         "incident": deployed.get("/v1/events/e-0", key)["incident_id"],
         "other incident": deployed.get("/v1/events/e-2", key)["incident_id"],
         "channel": channel["id"],
+        "entry": str(entry(deployed, key)),
     }
     return Owned(project, key, ids)
 

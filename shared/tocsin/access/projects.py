@@ -179,9 +179,13 @@ class Projects:
             raise Refusal("ERR_NOT_FOUND", "There is no such project.")
         return found
 
+    def is_operator(self, caller: Principal) -> bool:
+        """Whether the caller belongs to the project that runs the deployment."""
+        return self._is_operator(caller.project)
+
     def require_operator(self, caller: Principal) -> None:
         """Refuse (403 ERR_SCOPE) callers of every project but the operator's."""
-        if not self._is_operator(caller.project):
+        if not self.is_operator(caller):
             detail = Detail("scope", "operator", "Ask the operator of this deployment.")
             raise Refusal("ERR_SCOPE", "Only the operator's administrators may do this.", [detail])
 

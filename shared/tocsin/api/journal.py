@@ -21,6 +21,7 @@ def list_entries(call: Call, rooms: ApiRooms) -> Answer:
     query, project = call.query, call.project
     if query.get("of") == DEPLOYMENT:
         require(call.principal, _OPERATORS)
+        rooms.access().projects.require_operator(call.principal)
         project = DEPLOYMENT
     filters = JournalFilters(project, query.get("from"), query.get("to"), query.get("kind"), query.get("actor"))
     return call.listing(rooms, asdict(filters), lambda at, limit: rooms.journal.page(filters, at, limit))
@@ -28,7 +29,9 @@ def list_entries(call: Call, rooms: ApiRooms) -> Answer:
 
 def get_entry(call: Call, rooms: ApiRooms) -> Answer:
     """One entry with the proof that it is in the published tree."""
-    projects = {call.project, DEPLOYMENT} if call.principal.allows(_OPERATORS) else {call.project}
+    projects = {call.project}
+    if call.principal.allows(_OPERATORS) and rooms.access().projects.is_operator(call.principal):
+        projects.add(DEPLOYMENT)
     return Answer(data=rooms.audit.inclusion(projects, int(call.id)).as_json())
 
 

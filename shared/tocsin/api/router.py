@@ -207,6 +207,8 @@ def dispatch(request: Request, principal_of: Callable[[Request], Principal], roo
         require(principal, route.scope)
         if route.scope.partition(":")[0] in CONFIRMED:
             rooms.access().directory.confirm(principal, route.scope)
+        if route.operator:
+            rooms.access().projects.require_operator(principal)
         if route.names is not None and not GRAMMARS[route.names].fullmatch(identifier):
             not_found()
         query = read_query(route, request.query)
