@@ -267,9 +267,7 @@ class Demo:
         say(f"e-mail     {len(mails)} to {MAIL_TO}: {mails[0]['Subject']}", began)
 
     def _delivered(self, loud: set[str]) -> list[Json]:
-        """The webhook notifications of the loud incidents, once there are some for each and none is under
-        way.
-        """
+        """The webhook notifications of the loud incidents, once every transition is among them and none is under way."""
         hook = next(c["id"] for c in self.api.get("/v1/channels")["items"] if c["name"] == "demo receiver")
         records = [
             record
@@ -278,8 +276,10 @@ class Demo:
             if record["channel_id"] == hook
         ]
         waiting = any(record["decision"] in ("pending", "retrying") for record in records)
-        told = {record["incident_id"] for record in records if record["decision"] == "delivered"}
-        return [] if waiting or told != loud else [r for r in records if r["decision"] == "delivered"]
+        told = [record for record in records if record["decision"] == "delivered"]
+        due = {(one["id"], "opened") for one in self.incidents if one["id"] in loud}
+        due |= {(one["id"], "resolved") for one in self.incidents if one["id"] in loud and one["status"] == "resolved"}
+        return [] if waiting or due - {(record["incident_id"], record["kind"]) for record in told} else told
 
     def _account(self) -> object:
         return [
