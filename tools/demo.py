@@ -267,7 +267,7 @@ class Demo:
         say(f"e-mail     {len(mails)} to {MAIL_TO}: {mails[0]['Subject']}", began)
 
     def _delivered(self, loud: set[str]) -> list[Json]:
-        """The webhook notifications of the loud incidents, once every transition is among them and none is under way."""
+        """Webhook notifications of the loud incidents, once every transition is there and none is under way."""
         hook = next(c["id"] for c in self.api.get("/v1/channels")["items"] if c["name"] == "demo receiver")
         records = [
             record
