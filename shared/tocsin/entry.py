@@ -25,6 +25,7 @@ from tocsin.api.headers import SECURITY_HEADERS
 from tocsin.kernel.cause import acting
 from tocsin.kernel.errors import Refusal, Retry
 from tocsin.kernel.http import Answer, Request
+from tocsin.kernel.ids import PSEUDONYM
 
 #: Times are RFC 3339: Lambda reads them, and the level, from a line when the function's log format is JSON.
 logger = Logger(use_rfc3339=True)
@@ -175,7 +176,8 @@ def api_entry(handle: Callable[[Request], Answer]) -> Callable[[LambdaEvent, Any
             extra={
                 "trace_id": trace_id,
                 "method": method[:10],
-                "path": KEY.sub("[key]", path)[:200],  # some senders can only put their key into the path
+                # Some senders can only put their key into the path, and a subject is erased by its pseudonym.
+                "path": PSEUDONYM.sub("[subject]", KEY.sub("[key]", path))[:200],
                 "status": answer.status,
                 "code": code,
                 "ms": round((time.perf_counter() - started) * 1000, 1),
@@ -252,6 +254,9 @@ def each(
         try:
             handle(body)
         except (Retry, Refusal, BotoCoreError, ClientError) as error:
+            if isinstance(error, Refusal) and error.code == "ERR_PROJECT_DELETED":
+                logger.info("message of a deleted project dropped", extra={"message_id": message_id})
+                continue
             failed.add(message_id)
             reason = error.code if isinstance(error, Refusal) else _describe(error)
             logger.warning("message given back", extra={"message_id": message_id, "error": reason})

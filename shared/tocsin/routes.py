@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from tocsin.kernel.ids import INCIDENT_ID, SENDER_ID
+from tocsin.kernel.ids import INCIDENT_ID, PSEUDONYM, SENDER_ID
 
 Function = Literal["ingest", "api", "public"]
 Kind = Literal["time", "text", "tag", "choice", "number", "id", "limit", "cursor"]
@@ -35,6 +35,8 @@ GRAMMARS: Final[Mapping[str, re.Pattern[str]]] = {
     "person": re.compile("per_" + _UUID7, re.ASCII),
     "approval": re.compile("apr_" + _UUID7, re.ASCII),
     "entry": re.compile("0|[1-9][0-9]{0,14}", re.ASCII),
+    "job": re.compile("job_" + _UUID7, re.ASCII),
+    "pseudonym": PSEUDONYM,
 }
 
 
@@ -62,6 +64,7 @@ class Example:
     query: tuple[tuple[str, str], ...] = ()
     body: Any = None
     status: int = 200
+    part: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +73,10 @@ class Route:
     codes.
 
     `admin_token` says that a call needs an admin token of its own besides the scope, `operator` that it is about the
-    whole deployment, so that only administrators of the operator's project may make it. `aliases` are other paths of
-    the same operation. `request` and `response` name shapes; `media` is the content type of the answer. What every
-    route of its kind can answer besides is in `codes`.
+    whole deployment, so that only administrators of the operator's project may make it, `approval` that it needs a
+    second person's. `names` is what `{id}` names, `within` what the second variable of the path names. `aliases` are
+    other paths of the same operation. `request` and `response` name shapes; `media` is the content type of the answer.
+    What every route of its kind can answer besides is in `codes`.
     """
 
     method: str
@@ -86,6 +90,7 @@ class Route:
     response: str
     aliases: tuple[str, ...] = ()
     names: str | None = None
+    within: str | None = None
     query: tuple[Param, ...] = ()
     request: str | None = None
     success: tuple[int, ...] = (200,)
@@ -94,6 +99,7 @@ class Route:
     examples: tuple[Example, ...] = ()
     admin_token: bool = False
     operator: bool = False
+    approval: bool = False
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -105,6 +111,8 @@ class Route:
             codes.add("ERR_NOT_FOUND")
         if self.admin_token:
             codes.add("ERR_ADMIN_TOKEN")
+        if self.approval:
+            codes |= {"ERR_APPROVAL_REQUIRED", "ERR_APPROVAL_USED", "ERR_SELF_APPROVAL"}
         if self.function == "api":
             codes |= {"ERR_QUERY", "ERR_ORIGIN"}
         if any(param.kind == "cursor" for param in self.query):
@@ -117,8 +125,8 @@ class Route:
 _KEYED: Final = frozenset(
     (
         *("ERR_AUTH_AMBIGUOUS", "ERR_AUTH_ENV", "ERR_AUTH_INVALID", "ERR_AUTH_MISSING", "ERR_AUTH_REPLAY"),
-        *("ERR_AUTH_REVOKED", "ERR_HEADERS_TOO_LARGE", "ERR_RATE_LIMITED", "ERR_SCOPE", "ERR_SIG_INVALID"),
-        *("ERR_SIG_TIME", "ERR_UNAVAILABLE"),
+        *("ERR_AUTH_REVOKED", "ERR_HEADERS_TOO_LARGE", "ERR_PROJECT_DELETED", "ERR_RATE_LIMITED", "ERR_SCOPE"),
+        *("ERR_SIG_INVALID", "ERR_SIG_TIME", "ERR_UNAVAILABLE"),
     )
 )
 _BODY: Final = frozenset(
@@ -139,6 +147,10 @@ EXAMPLE_KEY: Final = "key_4Yx0exampleK"
 EXAMPLE_PERSON: Final = "per_019a9f00-0000-7000-8000-000000000004"
 EXAMPLE_APPROVAL: Final = "apr_019a9f00-0000-7000-8000-000000000005"
 EXAMPLE_ENTRY: Final = "2"
+EXAMPLE_OTHER_PROJECT: Final = "shop"
+EXAMPLE_EXPORT: Final = "job_019a9f00-0000-7000-8000-000000000007"
+EXAMPLE_DELETION: Final = "job_019a9f00-0000-7000-8000-000000000008"
+EXAMPLE_PSEUDONYM: Final = "usr_mfzwizltoqqhg5dbojzs4mzom5"
 
 _PAGE: Final = (
     Param("limit", "limit", f"Items per page, 1 to {MAX_LIMIT}; {DEFAULT_LIMIT} when left out.", "25"),
@@ -596,6 +608,107 @@ ROUTES: Final[tuple[Route, ...]] = (
                 body={"settings": {"redact_keys": ["customer_no"]}},
             ),
         ),
+    ),
+    Route(
+        "DELETE",
+        "/v1/projects/{id}",
+        "delete_project",
+        "privacy",
+        "Delete a project",
+        "By its own administrators, or the operator's. It stops at once; its data keys are destroyed first, then every "
+        "store is swept. The receipt is the operator's to read, because the project's own keys end with it.",
+        "admin:write",
+        "api",
+        "JobAnswer",
+        aliases=_aliases("/v1/projects/{id}"),
+        names="project",
+        success=(202,),
+        refusals=("ERR_CONFLICT",),
+        approval=True,
+        examples=(Example("delete", "A customer leaves.", id=EXAMPLE_OTHER_PROJECT, status=202),),
+    ),
+    Route(
+        "POST",
+        "/v1/projects/{id}/exports",
+        "create_export",
+        "privacy",
+        "Export a project",
+        "Everything the project holds, as gzip NDJSON files and a manifest with their hashes. The files are removed "
+        "after seven days.",
+        "admin:write",
+        "api",
+        "JobAnswer",
+        aliases=_aliases("/v1/projects/{id}/exports"),
+        names="project",
+        success=(202,),
+        refusals=("ERR_CONFLICT",),
+        approval=True,
+        examples=(Example("export", "Begin one.", id=EXAMPLE_PROJECT, status=202),),
+    ),
+    Route(
+        "GET",
+        "/v1/projects/{id}/exports/{job}",
+        "get_export",
+        "privacy",
+        "Read an export",
+        "Its status and, once it is done, its files with links that work for an hour.",
+        "admin:read",
+        "api",
+        "ExportAnswer",
+        aliases=_aliases("/v1/projects/{id}/exports/{job}"),
+        names="project",
+        within="job",
+        examples=(Example("done", "With its files.", id=EXAMPLE_PROJECT, part=EXAMPLE_EXPORT),),
+    ),
+    Route(
+        "POST",
+        "/v1/projects/{id}/subjects",
+        "find_subject",
+        "privacy",
+        "Find a person's pseudonym",
+        "The word that stands for a user identifier in this project; nothing is stored and nothing is looked up.",
+        "admin:write",
+        "api",
+        "SubjectAnswer",
+        aliases=_aliases("/v1/projects/{id}/subjects"),
+        names="project",
+        request="SubjectInput",
+        examples=(Example("an address", "In any case.", id=EXAMPLE_PROJECT, body={"value": "Ada@example.com"}),),
+    ),
+    Route(
+        "DELETE",
+        "/v1/projects/{id}/subjects/{pseudonym}",
+        "erase_subject",
+        "privacy",
+        "Erase a person",
+        "Puts one word, the same for everybody, in the place of a pseudonym wherever it is stored.",
+        "admin:write",
+        "api",
+        "JobAnswer",
+        aliases=_aliases("/v1/projects/{id}/subjects/{pseudonym}"),
+        names="project",
+        within="pseudonym",
+        success=(202,),
+        refusals=("ERR_CONFLICT",),
+        approval=True,
+        examples=(Example("erase", "She asked for it.", id=EXAMPLE_PROJECT, part=EXAMPLE_PSEUDONYM, status=202),),
+    ),
+    Route(
+        "GET",
+        "/v1/projects/{id}/receipts/{job}",
+        "get_receipt",
+        "privacy",
+        "Read a receipt",
+        "What a deletion, an erasure or a retention run removed from each store and what is left, as JSON and as a "
+        "JWS that the keys of GET /v1/tokens/keys verify. 409 while the job has not been through once.",
+        "admin:read",
+        "api",
+        "ReceiptAnswer",
+        aliases=_aliases("/v1/projects/{id}/receipts/{job}"),
+        names="project",
+        within="job",
+        refusals=("ERR_CONFLICT",),
+        examples=(Example("deletion", "Of a project.", id=EXAMPLE_OTHER_PROJECT, part=EXAMPLE_DELETION),),
     ),
     Route(
         "GET",

@@ -29,6 +29,7 @@ class Settings:
     supervise_queue: str = ""
     journal_key: str = ""
     cosigner_key: str = ""
+    privacy_queue: str = ""
     secret_pepper: str = ""
     secret_cursor: str = ""
     secret_pseudonym: str = ""

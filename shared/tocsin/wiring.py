@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from tocsin.access.projects import CachedProjects
     from tocsin.access.signatures import Signatures
     from tocsin.access.tokens import Tokens
-    from tocsin.api.ports import AccessRooms, ApiRooms
+    from tocsin.api.ports import AccessRooms, ApiRooms, PrivacyRooms
     from tocsin.aws.bus import EventBus
+    from tocsin.aws.data_keys import KmsKeyRing
     from tocsin.aws.delivery_store import DynamoChannels, DynamoNotifications, DynamoRouting
     from tocsin.aws.documents import CalibrationDocuments, Documents, TopologyDocuments
     from tocsin.aws.event_reader import DynamoEventReader
@@ -50,11 +51,16 @@ if TYPE_CHECKING:
     from tocsin.kernel.http import Request
     from tocsin.kernel.pseudonyms import Pseudonyms
     from tocsin.kernel.redaction import Profile, Redactor
+    from tocsin.privacy.jobs import Worker
     from tocsin.signals.correlation import Policy
     from tocsin.signals.correlator import CorrelateWorker
     from tocsin.signals.events import Event
     from tocsin.signals.intake import Intake
     from tocsin.signals.scorer import ScoreWorker
+
+
+#: Functions that are fed by a queue of their own.
+WORKED: Final = ("score", "correlate", "notify", "relay", "digest", "seal", "supervise", "privacy")
 
 
 @lru_cache(maxsize=1)
@@ -68,11 +74,16 @@ def bucket() -> Bucket:
 
 
 @lru_cache(maxsize=1)
-def sealer() -> Sealer:
+def key_ring() -> KmsKeyRing:
     from tocsin.aws.data_keys import KmsKeyRing
 
     rows = Table(client("dynamodb"), settings().require("data_keys"))
-    return Sealer(KmsKeyRing(rows, lambda: client("kms"), settings().require("master_key")))
+    return KmsKeyRing(rows, lambda: client("kms"), settings().require("master_key"))
+
+
+@lru_cache(maxsize=1)
+def sealer() -> Sealer:
+    return Sealer(key_ring())
 
 
 @lru_cache(maxsize=8)
@@ -154,7 +165,7 @@ def incidents() -> DynamoIncidentStore:
 def outbox() -> DynamoOutbox:
     from tocsin.aws.outbox import DynamoOutbox
 
-    return DynamoOutbox(table(), bus(), queue("notify_queue"), queue("correlate_queue"))
+    return DynamoOutbox(table(), bus(), queue("notify_queue"), queue("correlate_queue"), sealer())
 
 
 def policy() -> Policy:
@@ -344,14 +355,14 @@ def _mails() -> MailSender:
 def channels() -> DynamoChannels:
     from tocsin.aws.delivery_store import DynamoChannels
 
-    return DynamoChannels(table())
+    return DynamoChannels(table(), sealer())
 
 
 @lru_cache(maxsize=1)
 def notifications() -> DynamoNotifications:
     from tocsin.aws.delivery_store import DynamoNotifications
 
-    return DynamoNotifications(table(), retention_days=settings().retention_days)
+    return DynamoNotifications(table(), sealer(), retention_days=settings().retention_days)
 
 
 @lru_cache(maxsize=1)
@@ -387,7 +398,7 @@ def digester() -> Digester:
 
     return Digester(
         channels=channels(),
-        store=DynamoDigests(table(), retention_days=settings().retention_days),
+        store=DynamoDigests(table(), sealer(), retention_days=settings().retention_days),
         dispatcher=dispatcher(),
         open_incidents=incidents().open_summaries,
         projects=ledger().projects,
@@ -430,11 +441,10 @@ def watch() -> StackWatch:
     from tocsin.aws.watch import StackWatch
 
     stack = settings().stack
-    names = ("score", "correlate", "notify", "relay", "digest", "seal", "supervise")
-    clocked = ("supervise", "digest", "seal")
+    clocked = ("supervise", "digest", "seal", "retention")
     return StackWatch(
         stack,
-        {name: queue(f"{name}_queue") for name in names},
+        {name: queue(f"{name}_queue") for name in WORKED},
         {f"{stack}-{name}": None for name in clocked} | {f"{stack}-scored": stack, f"{stack}-facts": stack},
         table(),
         client,
@@ -469,13 +479,75 @@ def access() -> AccessRooms:
     records, keys, people = DynamoProjects(table()), DynamoKeys(table()), DynamoPeople(table())
     directory = Directory(keys, people, clock.now_ms)
     return AccessRooms(
-        projects=Projects(records, records.is_operator),
+        projects=Projects(records, records.is_operator, settings().retention_days),
         keys=Keys(keys, people, _pepper(), _token_secret(), _env()),
         people=People(people),
         directory=directory,
         approvals=Approvals(DynamoApprovals(table()), directory),
         usage=DynamoUsage(table()),
         tokens=tokens,
+    )
+
+
+def enqueue_job(project: str, job_id: str, delay_s: int = 0) -> None:
+    """Have the privacy function go on with a job."""
+    queue("privacy_queue").send({"project": project, "job": job_id}, delay_s)
+
+
+@lru_cache(maxsize=1)
+def privacy_worker() -> Worker:
+    from tocsin.aws.key_store import DynamoKeys, DynamoPeople, DynamoProjects
+    from tocsin.aws.privacy_export import ProjectExports
+    from tocsin.aws.privacy_store import DynamoJobs, ProjectStores
+    from tocsin.privacy.jobs import Worker
+
+    days = settings().retention_days
+    urls = [queue(f"{name}_queue").url for name in WORKED]
+    return Worker(
+        DynamoJobs(table(), sealer()),
+        ProjectStores(table(), bucket(), key_ring(), sealer(), client("sqs"), urls, retention_days=days),
+        ProjectExports(
+            table(),
+            bucket(),
+            ledger(),
+            incidents(),
+            notifications(),
+            channels(),
+            DynamoProjects(table()),
+            DynamoKeys(table()),
+            DynamoPeople(table()),
+            retention_days=days,
+        ),
+        enqueue_job,
+        clock.now_ms,
+    )
+
+
+def daily_privacy_round() -> dict[str, int]:
+    """Begin the day's retention jobs, and take up jobs that were lost on the way."""
+    from tocsin.aws.key_store import DynamoProjects
+    from tocsin.aws.privacy_store import DynamoJobs
+    from tocsin.privacy.jobs import begin_retention
+
+    kept = {one.id: one.settings.retention_days for one in DynamoProjects(table()).all() if one.status != "deleted"}
+    jobs, longest = DynamoJobs(table(), sealer()), settings().retention_days
+    begun = begin_retention(jobs, enqueue_job, kept, longest, clock.now_ms())
+    return {"begun": begun, "resumed": privacy_worker().resume()}
+
+
+@lru_cache(maxsize=1)
+def privacy() -> PrivacyRooms:
+    from tocsin.api.ports import PrivacyRooms
+    from tocsin.aws.clients import signer
+    from tocsin.aws.privacy_store import DynamoJobs
+
+    def link(key: str, seconds: int) -> str:
+        where = {"Bucket": bucket().name, "Key": key}
+        address: str = signer().generate_presigned_url("get_object", Params=where, ExpiresIn=seconds)
+        return address
+
+    return PrivacyRooms(
+        DynamoJobs(table(), sealer()), enqueue_job, lambda project, value: _pseudonyms(project).of(value), link
     )
 
 
@@ -505,6 +577,7 @@ def api() -> ApiRooms:
         audit=Audit(_journal_files()),
         health=StackHealth(watch()),
         access=access,
+        privacy=privacy,
         cursor_key=secret(settings().require("secret_cursor")),
         now=clock.now_ms,
         origin=origin(),

@@ -23,6 +23,7 @@ from tests.support.delivery_fakes import (
     mailbox,
     webhook,
 )
+from tests.support.keys import fixed_sealer
 
 from tocsin.aws import keys
 from tocsin.aws.delivery_store import (
@@ -96,12 +97,12 @@ def stores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
         )
         table = Table(client, "t")
         yield Stores(
-            DynamoNotifications(table, retention_days=90),
-            DynamoChannels(table),
+            DynamoNotifications(table, fixed_sealer(), retention_days=90),
+            DynamoChannels(table, fixed_sealer()),
             DynamoRouting(Documents(table)),
             DynamoBudgets(table),
             DynamoSlots(table),
-            DynamoDigests(table, retention_days=90),
+            DynamoDigests(table, fixed_sealer(), retention_days=90),
             table,
         )
 

@@ -163,7 +163,7 @@ def test_a_full_round_fits_one_transaction(world: World) -> None:
 
 @pytest.mark.parametrize("decision", ["delivered", "withheld", "failed"])
 def test_a_notification_leaves_evidence_when_it_is_decided_and_only_then(world: World, decision: str) -> None:
-    store = DynamoNotifications(world.table, retention_days=90)
+    store = DynamoNotifications(world.table, fixed_sealer(), retention_days=90)
     pending = record()
     with acting("system:notify"):
         store.claim(pending)
@@ -180,7 +180,7 @@ def test_a_notification_leaves_evidence_when_it_is_decided_and_only_then(world: 
 
 
 def test_a_notification_that_is_withheld_at_once_leaves_evidence_once(world: World) -> None:
-    store = DynamoNotifications(world.table, retention_days=90)
+    store = DynamoNotifications(world.table, fixed_sealer(), retention_days=90)
     withheld = record(decision="withheld", wake_at=None, reason="budget")
     store.claim(withheld)
     store.claim(withheld)
@@ -188,7 +188,7 @@ def test_a_notification_that_is_withheld_at_once_leaves_evidence_once(world: Wor
 
 
 def test_channels_leave_evidence_of_every_change_and_of_no_lost_race(world: World) -> None:
-    store = DynamoChannels(world.table)
+    store = DynamoChannels(world.table, fixed_sealer())
     channel = webhook("on-call", project=PROJECT, url="https://secret.example/token")
     with acting(ACTOR, TRACE):
         assert store.put(channel, None)
@@ -271,7 +271,7 @@ def test_an_action_whose_evidence_cannot_be_written_does_not_happen(world: World
                 item["Put"]["ConditionExpression"] = "attribute_exists(pk)"
 
     world.client.meta.events.register("provide-client-params.dynamodb.TransactWriteItems", too_large)
-    store = DynamoChannels(world.table)
+    store = DynamoChannels(world.table, fixed_sealer())
     assert not store.put(webhook("on-call", project=PROJECT), None)
     assert store.get_all(PROJECT) == []
     with pytest.raises(Refusal):

@@ -8,6 +8,7 @@ from typing import Any
 import boto3
 import pytest
 from moto import mock_aws
+from tests.support.keys import FixedRing, fixed_sealer
 
 from tocsin.aws import keys
 from tocsin.aws.bus import EventBus
@@ -15,6 +16,7 @@ from tocsin.aws.outbox import GRACE_MS, DynamoOutbox, outbox_writes
 from tocsin.aws.table import Table
 from tocsin.kernel import clock
 from tocsin.kernel.errors import Retry
+from tocsin.kernel.sealing import Sealer, is_sealed
 from tocsin.signals.ports import Fact, OutboxRow
 
 NOW = 1_790_000_000_000
@@ -52,7 +54,7 @@ class World:
     def __init__(self, table: Table) -> None:
         self.table = table
         self.bus, self.deliveries, self.timers = Bus(), Sender(), Sender()
-        self.outbox = DynamoOutbox(table, self.bus, self.deliveries, self.timers)
+        self.outbox = DynamoOutbox(table, self.bus, self.deliveries, self.timers, fixed_sealer())
 
     def add(
         self, name: str, kind: Any = "fact", due: int = NOW, project: str = "demo", fact: str = "IncidentOpened"
@@ -94,6 +96,28 @@ def test_what_is_overdue_is_sent_once_and_forgotten(world: World) -> None:
     assert (world.bus.told, world.deliveries.sent, world.timers.sent) == (["a"], ["b"], ["c"])
     assert world.left() == 0
     assert world.outbox.sweep(later + clock.MINUTE) == 0
+
+
+def test_a_sealed_fact_is_unreadable_in_its_row_and_sent_in_clear(world: World) -> None:
+    row = OutboxRow("demo", "out_a", "fact", NOW, _fact("of somebody"))
+    proof = OutboxRow("demo", "out_b", "evidence", NOW, {"entries": ["digest"]})
+    world.table.transact(outbox_writes(world.table, [row, proof], NOW, fixed_sealer()))
+    rows = {one["row_id"]: one for one in world.table.scan("p#demo#")[0]}
+    assert is_sealed(rows["out_a"]["z"])
+    assert not is_sealed(rows["out_b"]["z"]), "evidence outlives the project's key"
+    assert world.outbox.sweep(NOW + GRACE_MS) == 1
+    assert world.bus.told == ["of somebody"]
+
+
+def test_facts_of_a_deleted_project_hold_nobody_back(world: World) -> None:
+    ring = FixedRing()
+    row = OutboxRow("gone", "out_a", "fact", NOW, _fact("of nobody"))
+    world.table.transact(outbox_writes(world.table, [row], NOW, Sealer(ring)))
+    ring.gone.add("gone")
+    outbox = DynamoOutbox(world.table, world.bus, world.deliveries, world.timers, Sealer(ring))
+    world.add("b")
+    assert outbox.sweep(NOW + GRACE_MS) == 1
+    assert world.bus.told == ["b"]
 
 
 def test_a_fresh_fact_is_left_to_the_worker_that_wrote_it(world: World) -> None:

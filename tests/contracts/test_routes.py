@@ -59,9 +59,12 @@ def test_every_keyed_operation_of_the_api_has_a_service_and_no_other() -> None:
 def test_every_path_and_alias_leads_to_its_route() -> None:
     for route in ROUTES:
         for path in (route.path, *route.aliases):
-            methods, identifier = matching.match(path.replace("{id}", "some-id"))
+            methods, (identifier, part) = matching.match(
+                re.sub(r"\{[a-z]+\}", "a-part", path.replace("{id}", "some-id"))
+            )
             assert methods[route.method] is route
             assert identifier == ("some-id" if route.names else "")
+            assert part == ("a-part" if route.within else "")
 
 
 def test_no_path_is_hidden_behind_the_pattern_of_another() -> None:

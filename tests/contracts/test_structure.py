@@ -142,7 +142,7 @@ def test_every_queue_is_known_to_the_supervisor_and_to_the_command_line() -> Non
 
     worked = {name.removesuffix("Queue").lower() for name, queue in QUEUES.items() if "RedrivePolicy" in queue}
     assert set(LISTED) == worked
-    (watched,) = re.findall(r"names = \(([^)]*)\)", source("shared/tocsin/wiring.py"))
+    (watched,) = re.findall(r"WORKED: Final = \(([^)]*)\)", source("shared/tocsin/wiring.py"))
     assert set(re.findall(r'"(\w+)"', watched)) == worked
 
 

@@ -278,7 +278,7 @@ def recount(deployed: Deployed, project: str, run: Run) -> None:
 
 def announced(deployed: Deployed, project: str, incident_id: str) -> list[str]:
     """Webhook ids of the notifications that were decided on, one per transition."""
-    page = DynamoNotifications(deployed.table, retention_days=90).list_for(
+    page = DynamoNotifications(deployed.table, deployed.sealer, retention_days=90).list_for(
         project, incident_id=incident_id, limit=100, now=clock.now_ms()
     )
     return [record.webhook_id for record in page.records if record.decision != "withheld"]

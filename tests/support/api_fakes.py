@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 from tests.rooms.journal.memory import COSIGNER, LOG, Memory
@@ -26,13 +27,14 @@ from tests.support.access_fakes import (
     UsageRows,
 )
 from tests.support.delivery_fakes import Bench, ChannelRows, Records, RoutingRows, fact, webhook
+from tests.support.privacy_fakes import JobRows
 from tocsin.access.admin import Directory, Keys, People, Person
 from tocsin.access.approvals import Approval, Approvals, parse_described, request_hash
 from tocsin.access.principals import FAMILIES, KeyRecord, Principal
 from tocsin.access.projects import Project, Projects
 from tocsin.access.tokens import TokenKeys, Tokens
 from tocsin.api.filters import EventFilters, IncidentFilters, JournalFilters
-from tocsin.api.ports import AccessRooms, ApiRooms, Change, Merge, Operation, Page, Split
+from tocsin.api.ports import AccessRooms, ApiRooms, Change, Merge, Operation, Page, PrivacyRooms, Split
 from tocsin.delivery.channels import Channels
 from tocsin.journal.audit import Audit
 from tocsin.journal.entries import DEPLOYMENT, Entry, content_digest
@@ -40,15 +42,21 @@ from tocsin.journal.sequencer import Sequencer, origin_of
 from tocsin.kernel import clock
 from tocsin.kernel.errors import Refusal
 from tocsin.kernel.http import Request
-from tocsin.kernel.ids import event_id
+from tocsin.kernel.ids import derived_id, event_id
+from tocsin.kernel.pseudonyms import Pseudonyms, project_key
+from tocsin.privacy.jobs import Job
 from tocsin.routes import (
     EXAMPLE_APPROVAL,
     EXAMPLE_CHANNEL,
+    EXAMPLE_DELETION,
     EXAMPLE_EVENT,
+    EXAMPLE_EXPORT,
     EXAMPLE_INCIDENT,
     EXAMPLE_KEY,
     EXAMPLE_OTHER_INCIDENT,
+    EXAMPLE_OTHER_PROJECT,
     EXAMPLE_PERSON,
+    ROUTES,
     Example,
     Route,
 )
@@ -101,9 +109,21 @@ def request(
 
 def example_request(route: Route, example: Example, path: str | None = None) -> Request:
     """The request of an example, on its route's own path or on an alias."""
-    target = (path or route.path).replace("{id}", example.id or "")
-    headers = {"x-admin-token": admin_token(route.method, target, example.body)} if route.admin_token else {}
+    target = address(path or route.path, example)
+    headers = {"x-approval": approval_id(route.method, target)} if route.approval else {}
+    headers |= {"x-admin-token": admin_token(route.method, target, example.body)} if route.admin_token else {}
     return request(route.method, target, query=example.query, body=example.body, headers=headers)
+
+
+def address(path: str, example: Example) -> str:
+    """The path of an example, with its ids in the places of the variables."""
+    first = path.replace("{id}", example.id or "")
+    return re.sub(r"\{[a-z]+\}", example.part or "", first)
+
+
+def approval_id(method: str, path: str) -> str:
+    """Id of the approval that the sample world holds of an example."""
+    return derived_id("apr", NOW, method, path)
 
 
 def admin_token(method: str, path: str, body: Any) -> str:
@@ -127,6 +147,7 @@ _DRAWN = (
     (re.compile(r"prj_[0-9a-f-]{36}"), "prj_019a9f00-0000-7000-8000-000000000006"),
     (re.compile(r"per_[0-9a-f-]{36}"), EXAMPLE_PERSON),
     (re.compile(r"apr_[0-9a-f-]{36}"), EXAMPLE_APPROVAL),
+    (re.compile(r"job_[0-9a-f-]{36}"), EXAMPLE_EXPORT),
     (re.compile(r"chn_[0-9a-f-]{36}"), EXAMPLE_CHANNEL),
     (re.compile(r'(?<="last_four": ")[0-9A-Za-z]{4}'), "9Qz1"),
 )
@@ -176,6 +197,14 @@ def sample_access() -> AccessRooms:
         )
         approvals.put(Approval(approval, project, hashed, described, "a test", asking, NOW), 0)
         used.add(project, "20261120", {"events": 1200, "bytes": 480_000, "llm_tokens": 900})
+    rows.put(Project(EXAMPLE_OTHER_PROJECT, "Shop", NOW - clock.DAY, version=1), 0)
+    for route in ROUTES:
+        for example, path in product(route.examples if route.approval else (), (route.path, *route.aliases)):
+            target = address(path, example)
+            described, hashed = parse_described(PROJECT, {"method": route.method, "path": target})
+            by, other = f"key_{CALLER_KEYS[PROJECT]}", f"key_{ASKING_KEY}"
+            found = Approval(approval_id(route.method, target), PROJECT, hashed, described, "a test", by, NOW)
+            approvals.put(replace(found, status="approved", decided_by=other, decided_at=NOW), 0)
     directory, tokens = Directory(records, persons, lambda: NOW), sample_tokens(records)
     return AccessRooms(
         projects=Projects(rows, lambda project: project == PROJECT),
@@ -185,6 +214,33 @@ def sample_access() -> AccessRooms:
         approvals=Approvals(approvals, directory),
         usage=used,
         tokens=lambda: tokens,
+    )
+
+
+def sample_privacy() -> PrivacyRooms:
+    """Jobs that are done: an export of project demo, the deletion of another one."""
+    jobs = JobRows()
+    of = {"sha256": "5e" * 32, "bytes": 812, "rows": 5, "name": "events-0000000001.ndjson.gz", "content": "events"}
+    export = Job(EXAMPLE_EXPORT, PROJECT, "export", f"key_{ASKING_KEY}", NOW, "manifest", files=(of,))
+    gone = {"data_keys": 1, "rows": 412, "segments": 3, "claims": 0, "exports": 0, "dead_letters": 0}
+    deletion = Job(
+        EXAMPLE_DELETION,
+        EXAMPLE_OTHER_PROJECT,
+        "deletion",
+        f"key_{ASKING_KEY}",
+        NOW,
+        "count:dead_letters",
+        removed=gone,
+        remains=dict.fromkeys(gone, 0),
+        stopped_at=NOW,
+    )
+    for job in (export, deletion):
+        jobs.put(replace(job, status="done", finished_at=NOW + 9_000), 0)
+    return PrivacyRooms(
+        jobs,
+        jobs.enqueue,
+        lambda project, value: Pseudonyms(project_key(MASTER, project)).of(value),
+        lambda key, seconds: f"https://bucket.example/{key}?expires={seconds}",
     )
 
 
@@ -521,6 +577,7 @@ class ApiWorld:
     store: Store = field(default_factory=Store)
     bench: Bench = field(default_factory=Bench)
     access: AccessRooms = field(default_factory=sample_access)
+    privacy: PrivacyRooms = field(default_factory=sample_privacy)
     rooms: ApiRooms = field(init=False)
 
     def __post_init__(self) -> None:
@@ -540,6 +597,7 @@ class ApiWorld:
             audit=Audit(journal.log),
             health=_Health(),
             access=lambda: self.access,
+            privacy=lambda: self.privacy,
             cursor_key=b"c" * 32,
             now=lambda: NOW,
         )

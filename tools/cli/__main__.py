@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 from tools.cli.api import ROOT, Api, ApiError, contract
 
-QUEUES = ("score", "correlate", "relay", "notify", "digest", "seal", "supervise")
+QUEUES = ("score", "correlate", "relay", "notify", "digest", "seal", "supervise", "privacy")
 _STYLES = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "cyan", "info": "dim"}
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 _Command = TypeVar("_Command", bound=Callable[..., None])

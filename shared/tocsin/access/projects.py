@@ -26,7 +26,10 @@ MAX_SHARE: Final = 90
 _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 _REDACT_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}", re.ASCII)
 _READONLY: Final = frozenset({"id", "created_at", "created_by", "status", "version", "quota", "rate"})
+#: What the operator may set; `deleted` is set once, by deletion, and never left.
 STATUSES: Final = ("active", "suspended")
+#: Days that events and what became of them are kept when a project says nothing.
+RETENTION_DAYS: Final = 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +56,13 @@ class Quota:
 @dataclass(frozen=True, slots=True)
 class ProjectSettings:
     """What a project's administrator chooses. `redact_keys` are names whose values are redacted besides the built-in
-    ones. Turning `redaction` off needs a second person's approval.
+    ones. Turning `redaction` off needs a second person's approval. `retention_days` is at most the deployment's.
     """
 
     redact_keys: tuple[str, ...] = ()
     redaction: str = "on"
     redaction_profile: str = "log"
+    retention_days: int = RETENTION_DAYS
 
     def as_json(self) -> Json:
         """Public form; tuples as lists."""
@@ -122,9 +126,16 @@ def visible_name(value: Any, where: str, details: list[Detail]) -> str:
     return ""
 
 
-def parse_settings(body: Any, before: ProjectSettings) -> ProjectSettings:
-    """Settings with what `body` changes. Refuses ERR_SCHEMA."""
-    sent, details, after = closed(body, ("redact_keys", "redaction", "redaction_profile"), ()), [], before
+def parse_settings(body: Any, before: ProjectSettings, longest_days: int = RETENTION_DAYS) -> ProjectSettings:
+    """Settings with what `body` changes; `longest_days` is the deployment's retention. Refuses ERR_SCHEMA."""
+    known = ("redact_keys", "redaction", "redaction_profile", "retention_days")
+    sent, details, after = closed(body, known, ()), [], before
+    if "retention_days" in sent:
+        days = sent["retention_days"]
+        if type(days) is not int or not 1 <= days <= longest_days:
+            details.append(Detail("settings.retention_days", "range", f"send 1 to {longest_days} days"))
+        else:
+            after = replace(after, retention_days=days)
     if "redact_keys" in sent:
         names = sent["redact_keys"]
         good = isinstance(names, list) and len(names) <= MAX_REDACT_KEYS
@@ -163,8 +174,10 @@ class Projects:
     administrators make projects, see them all, and set quota and status of each; the rest is the project's own.
     """
 
-    def __init__(self, store: ProjectStore, is_operator: Callable[[str], bool]) -> None:
-        self._store, self._is_operator = store, is_operator
+    def __init__(
+        self, store: ProjectStore, is_operator: Callable[[str], bool], longest_days: int = RETENTION_DAYS
+    ) -> None:
+        self._store, self._is_operator, self._longest_days = store, is_operator, longest_days
 
     def of(self, project_id: str) -> Project:
         """The project as stored, or with default settings when it has no record."""
@@ -200,7 +213,7 @@ class Projects:
         name = visible_name(sent.get("name"), "name", details)
         if details:
             raise refuse(details, "Not a project.")
-        settings = parse_settings(sent.get("settings", {}), ProjectSettings())
+        settings = parse_settings(sent.get("settings", {}), ProjectSettings(), self._longest_days)
         quota = parse_quota(sent.get("quota", {}), Quota())
         if settings.redaction == "off":
             raise _unapproved()
@@ -219,6 +232,8 @@ class Projects:
         ERR_APPROVAL_REQUIRED for turning redaction off unless the caller of this method used an approval.
         """
         before = after = self.get(caller, project_id)
+        if before.status == "deleted":
+            raise _deleted()
         writable = {"version"}
         if project_id == caller.project:
             writable |= {"name", "settings"}
@@ -234,7 +249,7 @@ class Projects:
         after = replace(
             after,
             status=sent.get("status", before.status),
-            settings=parse_settings(sent.get("settings", {}), before.settings),
+            settings=parse_settings(sent.get("settings", {}), before.settings, self._longest_days),
             quota=parse_quota(sent.get("quota", {}), before.quota),
         )
         if expected not in (None, before.version):
@@ -242,6 +257,29 @@ class Projects:
         if after.settings.redaction == "off" and before.settings.redaction == "on" and not approved:
             raise _unapproved()
         return self._save(before, after)
+
+    def own(self, caller: Principal, project_id: str) -> Project:
+        """The caller's own project; every other one, the operator's callers included, is not found (404)."""
+        if project_id != caller.project:
+            raise Refusal("ERR_NOT_FOUND", "There is no such project.")
+        return self.of(project_id)
+
+    def deletable(self, caller: Principal, project_id: str) -> Project:
+        """A project the caller may delete: its own, for the operator every other one.
+
+        Refuses ERR_CONFLICT for the operator's own, which runs the deployment, and ERR_PROJECT_DELETED.
+        """
+        found = self.get(caller, project_id)
+        if self._is_operator(project_id):
+            detail = Detail("id", "operator", "Delete the deployment instead.")
+            raise Refusal("ERR_CONFLICT", "The operator's project runs the deployment.", [detail])
+        if found.status == "deleted":
+            raise _deleted()
+        return found
+
+    def delete(self, found: Project) -> Project:
+        """Stop a project for good: from now on its callers are refused."""
+        return self._save(found, replace(found, status="deleted"))
 
     def _save(self, before: Project, after: Project) -> Project:
         after = replace(after, version=before.version + 1)
@@ -278,11 +316,17 @@ class CachedProjects:
         return project
 
     def require_active(self, project_id: str) -> Project:
-        """The project, or 403 ERR_SCOPE while it is suspended."""
+        """The project, or 403 ERR_SCOPE while it is suspended, 410 ERR_PROJECT_DELETED once it is deleted."""
         project = self.of(project_id)
+        if project.status == "deleted":
+            raise _deleted()
         if project.status == "suspended":
             raise Refusal("ERR_SCOPE", "The project is suspended; its operator knows why.")
         return project
+
+
+def _deleted() -> Refusal:
+    return Refusal("ERR_PROJECT_DELETED", "The project was deleted.")
 
 
 def _moved() -> Refusal:

@@ -42,6 +42,8 @@ from tocsin.kernel.strict_json import Limits
 ALGORITHM: Final = "Ed25519"
 ACCESS: Final = "at+jwt"
 ADMIN: Final = "tocsin-admin+jwt"
+#: Typ of signed documents, which are no tokens and never pass for one.
+DOCUMENT: Final = "tocsin-document+jws"
 AUDIENCE: Final = "tocsin:api"
 #: Longest life in seconds of an access token and of an admin token.
 MAX_LIFE_S: Final = 900
@@ -203,6 +205,10 @@ class Tokens:
         kid, key = self.keys.signing()
         header = {"alg": ALGORITHM, "kid": kid, "typ": kind}
         return jws.serialize_compact(header, canonical_json(claims), key, algorithms=[ALGORITHM])
+
+    def attest(self, document: Mapping[str, Any]) -> str:
+        """A JWS over `document` with `iss` and `iat` (Unix seconds of signing) beside its own members."""
+        return self._sign(DOCUMENT, {**document, "iss": self._issuer, "iat": self._now() // 1000})
 
     def _claims(self, caller: Principal, life_s: int) -> dict[str, Any]:
         now = self._now()

@@ -21,8 +21,8 @@ Body = TypeVar("Body", bound=models.Body)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call. `id` is the path's id ("" when the path has none). `query` holds parsed values, absent
-    ones left out. `document` is the JSON body after its model accepted it, `body` the model itself.
+    """One call. `id` is the path's id, `part` the second one ("" when the path has none). `query` holds parsed
+    values, absent ones left out. `document` is the JSON body after its model accepted it, `body` the model itself.
     """
 
     route: Route
@@ -32,6 +32,7 @@ class Call:
     query: Mapping[str, Any]
     body: models.Body | None = None
     document: Any = None
+    part: str = ""
 
     @property
     def project(self) -> str:

@@ -11,6 +11,9 @@ from urllib.parse import unquote
 from tocsin.kernel.errors import Detail, Refusal
 from tocsin.routes import MAX_PATH, ROUTES, Route
 
+#: What stands for an id in a path of the table.
+_VARIABLE = re.compile(r"\{[a-z]+\}")
+
 
 def not_found() -> NoReturn:
     """The one answer for everything that is not there, not theirs, or not an id at all."""
@@ -25,15 +28,15 @@ def _index() -> tuple[dict[str, dict[str, Route]], list[tuple[re.Pattern[str], d
         for path in (route.path, *route.aliases):
             exact.setdefault(path, {})[route.method] = route
     patterns = [
-        (re.compile("([^/]+)".join(re.escape(part) for part in path.split("{id}"))), methods)
+        (re.compile("([^/]+)".join(re.escape(part) for part in _VARIABLE.split(path))), methods)
         for path, methods in exact.items()
         if "{id}" in path
     ]
     return {path: methods for path, methods in exact.items() if "{id}" not in path}, patterns
 
 
-def match(path: str) -> tuple[Mapping[str, Route], str]:
-    """The routes of a path by method, and its id ("" for none). Refuses ERR_NOT_FOUND.
+def match(path: str) -> tuple[Mapping[str, Route], tuple[str, str]]:
+    """The routes of a path by method, and the two ids it may hold ("" for none). Refuses ERR_NOT_FOUND.
 
     The path is percent-decoded once; what decodes to a slash does not become one, so `%2e%2e%2f` leads
     nowhere.
@@ -41,11 +44,12 @@ def match(path: str) -> tuple[Mapping[str, Route], str]:
     if len(path) <= MAX_PATH:
         exact, patterns = _index()
         if path in exact:
-            return exact[path], ""
+            return exact[path], ("", "")
         for pattern, methods in patterns:
             found = pattern.fullmatch(path)
             if found:
-                return methods, unquote(found[1], errors="replace")
+                first, second = (unquote(one, errors="replace") for one in (*found.groups(), "")[:2])
+                return methods, (first, second)
     not_found()
 
 

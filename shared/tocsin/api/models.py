@@ -242,6 +242,7 @@ class ProjectSettings(Body):
     )
     redaction: Literal["on", "off"] | None = None
     redaction_profile: Literal["log", "prose"] | None = None
+    retention_days: int | None = Field(default=None, ge=1, le=3_650, description="At most the deployment's.")
 
 
 class Quota(Body):
@@ -272,6 +273,12 @@ class ProjectChange(Body):
     quota: Quota | None = None
     status: Literal["active", "suspended"] | None = None
     version: Version | None = None
+
+
+class SubjectInput(Body):
+    """A user identifier as senders write it: an id, a name, an e-mail address."""
+
+    value: Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
 class KeyInput(Body):

@@ -26,6 +26,7 @@ _GROUPS: Final[Mapping[str, str]] = {
     "topology": "Which service depends on which.",
     "calibration": "How well scores foretold verdicts, and what was learned from them.",
     "access": "Who may do what: projects, keys, people, approvals, tokens; and what was used.",
+    "privacy": "Export, deletion and erasure, each with a second person's approval, and the receipts of it.",
     "delivery": "Who is told of what, and the account of it.",
     "journal": "What was done, decided, refused or changed, and the proof of it.",
     "operations": "How Tocsin itself is doing.",
@@ -41,6 +42,7 @@ _STATUS_WORDS: Final[Mapping[int, str]] = {
     403: "The key or the origin may not do this.",
     404: "Not there, or not yours.",
     405: "Not with this method; Allow names those that work.",
+    410: "The project was deleted.",
     409: "It changed meanwhile, or its standing does not allow this.",
     413: "Too large.",
     415: "Not this media type or encoding.",
@@ -240,6 +242,28 @@ def _parameters(route: Route) -> list[Json]:
                 "description": meaning,
                 "schema": schema,
                 "examples": shown,
+            }
+        )
+    if route.within is not None:
+        shown = {e.name: {"summary": e.summary, "value": e.part} for e in route.examples if e.part}
+        found.append(
+            {
+                "name": route.within,
+                "in": "path",
+                "required": True,
+                "description": f"Id of the {route.within}." if route.within == "job" else "The pseudonym.",
+                "schema": {"type": "string"},
+                "examples": shown,
+            }
+        )
+    if route.approval:
+        found.append(
+            {
+                "name": "X-Approval",
+                "in": "header",
+                "required": True,
+                "description": "Id of an approval of this very request by a second person; good once.",
+                "schema": {"type": "string"},
             }
         )
     if route.admin_token:

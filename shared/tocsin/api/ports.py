@@ -19,6 +19,8 @@ from tocsin.delivery.channels import Channels
 from tocsin.delivery.dispatch import Dispatcher
 from tocsin.delivery.ports import NotificationStore, RoutingStore
 from tocsin.journal.audit import Audit
+from tocsin.privacy.jobs import Enqueue
+from tocsin.privacy.ports import JobStore
 from tocsin.signals.incidents import Incident
 
 if TYPE_CHECKING:
@@ -195,9 +197,21 @@ class AccessRooms:
 
 
 @dataclass(frozen=True, slots=True)
+class PrivacyRooms:
+    """What export, deletion and erasure begin with. `pseudonym_of` takes a project and a user identifier, `link` an
+    object's key and for how many seconds the address works.
+    """
+
+    jobs: JobStore
+    enqueue: Enqueue
+    pseudonym_of: Callable[[str, str], str]
+    link: Callable[[str, int], str]
+
+
+@dataclass(frozen=True, slots=True)
 class ApiRooms:
-    """Everything the keyed routes stand on. `access` is built on first use. `origin` is the one web origin that may
-    call from a browser, or None.
+    """Everything the keyed routes stand on. `access` and `privacy` are built on first use. `origin` is the one web
+    origin that may call from a browser, or None.
 
     `cursor_key` authenticates cursors (32 bytes). `now` is Unix ms.
     """
@@ -215,6 +229,7 @@ class ApiRooms:
     audit: Audit
     health: HealthReader
     access: Callable[[], AccessRooms]
+    privacy: Callable[[], PrivacyRooms]
     cursor_key: bytes
     now: Callable[[], int]
     origin: str | None = None

@@ -321,6 +321,7 @@ class SettingsShown(Shape):
     redact_keys: list[str]
     redaction: Literal["on", "off"]
     redaction_profile: Literal["log", "prose"]
+    retention_days: int
 
 
 class QuotaShown(Shape):
@@ -336,7 +337,7 @@ class ProjectAnswer(Shape):
 
     id: str
     name: str
-    status: Literal["active", "suspended"]
+    status: Literal["active", "suspended", "deleted"]
     settings: SettingsShown
     quota: QuotaShown
     created_at: Time
@@ -392,6 +393,51 @@ class ProjectMade(ProjectAnswer):
     """A new project with its first key."""
 
     first_key: KeySecretAnswer
+
+
+class JobAnswer(Shape):
+    """Work that goes on by itself. An incomplete one left something behind; its receipt says where."""
+
+    id: str
+    project_id: str
+    kind: Literal["export", "deletion", "erasure", "retention"]
+    status: Literal["running", "done", "incomplete"]
+    phase: str | None
+    requested_by: str
+    requested_at: Time
+    finished_at: Time | None
+
+
+class ExportFile(Shape):
+    """One gzip NDJSON file; `sha256` is that of its bytes, `url` works for an hour."""
+
+    name: str
+    content: str
+    rows: int
+    bytes: int
+    sha256: str
+    url: str
+
+
+class ExportAnswer(JobAnswer):
+    """An export. Files and manifest are there from its end until they expire."""
+
+    expires_at: Time | None
+    manifest: str | None
+    files: list[ExportFile]
+
+
+class SubjectAnswer(Shape):
+    """What stands for a person in this project."""
+
+    pseudonym: str
+
+
+class ReceiptAnswer(Shape):
+    """A receipt, and the same signed: a compact JWS whose payload also says who signed it and when."""
+
+    receipt: dict[str, Any]
+    jws: str
 
 
 class PersonAnswer(Shape):

@@ -21,6 +21,7 @@ from tocsin.api import (
     journal,
     models,
     notifications,
+    privacy,
     topology,
 )
 from tocsin.api.call import Call, Service
@@ -56,6 +57,12 @@ SERVICES: Final[Mapping[str, Service]] = {
     "create_project": access.create_project,
     "get_project": access.get_project,
     "change_project": access.change_project,
+    "delete_project": privacy.delete_project,
+    "create_export": privacy.create_export,
+    "get_export": privacy.get_export,
+    "find_subject": privacy.find_subject,
+    "erase_subject": privacy.erase_subject,
+    "get_receipt": privacy.get_receipt,
     "list_keys": access.list_keys,
     "create_key": access.create_key,
     "get_key": access.get_key,
@@ -190,7 +197,7 @@ def dispatch(request: Request, principal_of: Callable[[Request], Principal], roo
     Nothing is read from any store before the scope is known to be held, and nothing is written before the
     body is accepted.
     """
-    methods, identifier = match(request.path)
+    methods, (identifier, part) = match(request.path)
     cross = headers.cors(request, rooms.origin)
     if request.method == "OPTIONS":
         return Answer(
@@ -211,13 +218,15 @@ def dispatch(request: Request, principal_of: Callable[[Request], Principal], roo
             rooms.access().projects.require_operator(principal)
         if route.names is not None and not GRAMMARS[route.names].fullmatch(identifier):
             not_found()
+        if route.within is not None and not GRAMMARS[route.within].fullmatch(part):
+            not_found()
         query = read_query(route, request.query)
         body, document = read_body(route, request)
         with acting(principal.credential, request.trace_id):
             if route.admin_token:
                 hashed = access.hash_of(principal, request, document)
                 rooms.access().tokens().spend(request.header("x-admin-token"), principal, hashed)
-            answer = service(Call(route, request, principal, identifier, query, body, document), rooms)
+            answer = service(Call(route, request, principal, identifier, query, body, document, part), rooms)
     except Refusal as refusal:
         refusal.headers = {**cross, **refusal.headers}
         raise

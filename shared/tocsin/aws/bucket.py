@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tocsin.aws.clients import attempt
+from tocsin.kernel.errors import Retry
 
 
 class Bucket:
@@ -22,6 +23,19 @@ class Bucket:
     def get(self, key: str) -> bytes:
         body: bytes = attempt(self._client.get_object, Bucket=self.name, Key=key)["Body"].read()
         return body
+
+    def page(self, prefix: str, after: str = "") -> tuple[list[str], bool]:
+        """Up to 1,000 keys under `prefix` in order, from beyond `after`, and whether there are more."""
+        answer = attempt(self._client.list_objects_v2, Bucket=self.name, Prefix=prefix, StartAfter=after)
+        return [item["Key"] for item in answer.get("Contents", ())], bool(answer.get("IsTruncated"))
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        """Remove objects; those that are gone do not matter. Raises Retry when one could not be removed."""
+        for start in range(0, len(keys), 1_000):
+            objects = [{"Key": key} for key in keys[start : start + 1_000]]
+            answer = attempt(self._client.delete_objects, Bucket=self.name, Delete={"Objects": objects, "Quiet": True})
+            if answer.get("Errors"):
+                raise Retry(f"{len(answer['Errors'])} objects were not removed")
 
     def get_many(self, keys: Sequence[str]) -> list[bytes]:
         """Objects in the order of `keys`, fetched side by side."""

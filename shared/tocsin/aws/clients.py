@@ -31,6 +31,12 @@ def client(service: str) -> Any:
     return boto3.client(service, config=CONFIG)  # type: ignore[call-overload]
 
 
+@cache
+def signer() -> Any:
+    """An S3 client that makes links: those of the older signature cannot be limited to a region."""
+    return boto3.client("s3", config=CONFIG.merge(Config(signature_version="s3v4")))
+
+
 def attempt(call: Callable[..., Any], **arguments: Any) -> Any:
     """One AWS call. Trouble that time may heal (no answer, throttling, 5xx) raises Retry; anything else as it is."""
     try:

@@ -77,6 +77,10 @@ class KmsKeyRing:
         self._named[project, key.key_id] = (self._now(), key)
         return key
 
+    def count(self, project: str) -> int:
+        """How many keys a project has."""
+        return sum(row["sk"] != _TOMBSTONE for row in self._table.query(project))
+
     def destroy(self, project: str) -> int:
         """Destroy every key of a project for good; returns how many there were. Repeating it does no harm."""
         self._table.put(Key(project, _TOMBSTONE), {"at": self._now()})

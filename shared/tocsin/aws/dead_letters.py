@@ -202,6 +202,22 @@ def _read(body: str, key: bytes | None) -> tuple[str, str, str, str]:
     return "?", "", "", "no worker knows this kind of message"
 
 
+def project_of(body: str) -> str:
+    """The project a message says it is about, "" when it says none."""
+    try:
+        message = json.loads(body)
+    except ValueError:
+        return ""
+    if not isinstance(message, dict):
+        return ""
+    inner = [message, *(message.get(name) for name in ("detail", "wake", "record"))]
+    for one in inner:
+        if isinstance(one, dict) and isinstance(one.get("project"), str):
+            return str(one["project"])
+    claim = str(message.get("claim", "")).split("/")
+    return claim[1] if len(claim) == 3 and claim[0] == "claim" else ""
+
+
 def _word(value: Any) -> str:
     """At most 64 printable characters of something a message says."""
     return "".join(c for c in str(value or "") if c.isprintable())[:64]

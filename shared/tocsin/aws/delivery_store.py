@@ -1,13 +1,12 @@
 """Delivery's rows in DynamoDB; implements the stores of tocsin.delivery.ports.
 
 A notification is one row in its incident's partition and a pointer in the partition of its day. Whatever must
-change together (record, outbox row, budget, digest note) is one transaction.
+change together (record, outbox row, budget, digest note) is one transaction. What rows say (`z`) is sealed with the
+project's data key.
 """
 
 from __future__ import annotations
 
-import json
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, Final
@@ -15,6 +14,7 @@ from typing import Any, Final
 from tocsin.aws import evidence, keys
 from tocsin.aws.documents import Documents
 from tocsin.aws.outbox import outbox_key, outbox_writes
+from tocsin.aws.rows import open_row, seal_row
 from tocsin.aws.table import ConditionFailed, Row, Table, Write
 from tocsin.delivery.budget import BudgetState
 from tocsin.delivery.model import Attempt, Channel, NotificationRecord, PushBudget
@@ -22,6 +22,7 @@ from tocsin.delivery.ports import Claim, DigestLedger, Page, Withheld
 from tocsin.delivery.routing import Routing, stored_routing
 from tocsin.kernel import clock
 from tocsin.kernel.errors import Refusal
+from tocsin.kernel.sealing import Sealer
 from tocsin.signals.ports import OutboxRow
 
 #: Days a listing of the whole project goes back.
@@ -31,22 +32,12 @@ MAX_SCANNED: Final = 200
 _ROUTING: Final = "routing"
 
 
-def _pack(value: Any) -> bytes:
-    return zlib.compress(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8"), 6)
-
-
-def _unpack(row: Row) -> Any:
-    return json.loads(zlib.decompress(row["z"]))
-
-
-def _record(row: Row) -> NotificationRecord:
-    content = _unpack(row)
+def _record(content: dict[str, Any]) -> NotificationRecord:
     content["attempts"] = tuple(Attempt(**attempt) for attempt in content["attempts"])
     return NotificationRecord(**content)
 
 
-def _channel(row: Row) -> Channel:
-    content = _unpack(row)
+def _channel(content: dict[str, Any]) -> Channel:
     content["to"] = tuple(content["to"])
     content["budget"] = PushBudget(**content["budget"])
     return Channel(**content)
@@ -70,8 +61,9 @@ def _wake(record: NotificationRecord) -> OutboxRow | None:
 class DynamoNotifications:
     """Implements NotificationStore."""
 
-    def __init__(self, table: Table, *, retention_days: int) -> None:
+    def __init__(self, table: Table, sealer: Sealer, *, retention_days: int) -> None:
         self._table = table
+        self._sealer = sealer
         self._retention_s = retention_days * clock.DAY // 1000
 
     def claim(
@@ -101,7 +93,8 @@ class DynamoNotifications:
             writes.append(_versioned(table, keys.push_budget(record.project), row, before.version))
         if note:
             key = keys.withheld(note.project, note.channel_id, note.at, note.incident_id, note.seq)
-            writes.append(table.put_write(key, {"z": _pack(asdict(note)), "exp": exp}))
+            sealed = seal_row(self._sealer, note.project, key, asdict(note))
+            writes.append(table.put_write(key, {"z": sealed, "exp": exp}))
             ledger = keys.digest_ledger(note.project, note.channel_id)
             condition = "attribute_not_exists(pk) OR upto < :at"
             writes.append(table.check_write(ledger, condition=condition, at=note.at))
@@ -125,18 +118,18 @@ class DynamoNotifications:
         return True
 
     def _put(self, record: NotificationRecord, *, condition: str, **values: Any) -> Write:
+        key = keys.notification(record.project, record.incident_id, record.seq, record.channel_id)
         row = {
-            "z": _pack(asdict(record)),
+            "z": seal_row(self._sealer, record.project, key, asdict(record)),
             "version": record.version,
             "decision": record.decision,
             "exp": record.created_at // 1000 + self._retention_s,
         }
-        key = keys.notification(record.project, record.incident_id, record.seq, record.channel_id)
         return self._table.put_write(key, row, condition=condition, **values)
 
     def get(self, project: str, incident_id: str, seq: int, channel_id: str) -> NotificationRecord | None:
         row = self._table.get(keys.notification(project, incident_id, seq, channel_id))
-        return _record(row) if row else None
+        return _record(open_row(self._sealer, project, row)) if row else None
 
     def list_for(
         self,
@@ -154,7 +147,7 @@ class DynamoNotifications:
         for position, row in rows:
             scanned += 1
             if row and decision in (None, row["decision"]):
-                found.append(_record(row))
+                found.append(_record(open_row(self._sealer, project, row)))
             if len(found) >= limit or scanned >= MAX_SCANNED:
                 return Page(found, position, scanned)
         return Page(found, None, scanned)
@@ -205,21 +198,23 @@ def _carried_out(table: Table, *writes: Write) -> bool:
 
 
 class DynamoChannels:
-    """Implements ChannelStore."""
+    """Implements ChannelStore. Addresses of people are among the content, so it is sealed too."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, sealer: Sealer) -> None:
         self._table = table
+        self._sealer = sealer
 
     def get_all(self, project: str) -> Sequence[Channel]:
-        return [_channel(row) for row in self._table.query(keys.channel_partition(project))]
+        rows = self._table.query(keys.channel_partition(project))
+        return [_channel(open_row(self._sealer, project, row)) for row in rows]
 
     def get(self, project: str, channel_id: str) -> Channel | None:
         row = self._table.get(keys.channel(project, channel_id))
-        return _channel(row) if row else None
+        return _channel(open_row(self._sealer, project, row)) if row else None
 
     def put(self, channel: Channel, expected_version: int | None) -> bool:
-        row = {"z": _pack(asdict(channel)), "version": channel.version}
         key, now = keys.channel(channel.project, channel.id), clock.now_ms()
+        row = {"z": seal_row(self._sealer, channel.project, key, asdict(channel)), "version": channel.version}
         left = evidence.of_channel("change" if expected_version else "create", channel, now)
         write = _versioned(self._table, key, row, expected_version or 0)
         return _carried_out(self._table, write, *outbox_writes(self._table, [left], now))
@@ -298,17 +293,22 @@ class DynamoSlots:
 class DynamoDigests:
     """Implements DigestStore."""
 
-    def __init__(self, table: Table, *, retention_days: int) -> None:
+    def __init__(self, table: Table, sealer: Sealer, *, retention_days: int) -> None:
         self._table = table
+        self._sealer = sealer
         self._retention_ms = retention_days * clock.DAY
 
     def ledger(self, project: str, channel_id: str) -> DigestLedger | None:
         row = self._table.get(keys.digest_ledger(project, channel_id))
-        return DigestLedger(**_unpack(row)) if row else None
+        return DigestLedger(**open_row(self._sealer, project, row)) if row else None
 
     def move(self, new: DigestLedger) -> bool:
-        row = {"z": _pack(asdict(new)), "upto": new.end, "version": new.version}
         key = keys.digest_ledger(new.project, new.channel_id)
+        row = {
+            "z": seal_row(self._sealer, new.project, key, asdict(new)),
+            "upto": new.end,
+            "version": new.version,
+        }
         return _carried_out(self._table, _versioned(self._table, key, row, new.version - 1))
 
     def withheld(self, project: str, channel_id: str, start: int, end: int, limit: int) -> Sequence[Withheld]:
@@ -323,7 +323,7 @@ class DynamoDigests:
                 high=f"{end:015d}#~",
             )
             for row in rows:
-                note = _unpack(row)
+                note = open_row(self._sealer, project, row)
                 found.append(Withheld(**{name: note[name] for name in names}))
                 if len(found) >= limit:
                     return found

@@ -94,7 +94,8 @@ class DynamoIncidentStore:
             )
         ]
         writes += list(self._effect_writes(project, effects, after.version, now, expiry))
-        writes += outbox_writes(self._table, [*rows, *evidence.of_incidents(project, effects, now)], now)
+        left = evidence.of_incidents(project, effects, now)
+        writes += outbox_writes(self._table, [*rows, *left], now, self._sealer)
         try:
             self._table.transact(writes)
         except ConditionFailed as failure:

@@ -287,6 +287,16 @@ def api_key(key_id: str) -> Key:
     return Key(f"key#{key_id}", "key")
 
 
+def privacy_job(project: str, job_id: str) -> Key:
+    """A job over everything a project holds; it outlives the project's own partitions."""
+    return Key(f"sys#privacy#{project}", job_id)
+
+
+def unfinished_job(job_id: str) -> Key:
+    """Says that a job has something left to do."""
+    return Key("sys#privacy", job_id)
+
+
 def project(project_id: str) -> Key:
     """A project's own record: name, settings, quota."""
     return Key("sys#project", project_id)

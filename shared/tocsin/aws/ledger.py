@@ -93,7 +93,7 @@ def facets_of(event: Event) -> set[bytes]:
     return found
 
 
-def _place(commit_id: str) -> tuple[str, str]:
+def segment_place(commit_id: str) -> tuple[str, str]:
     """What a segment is sealed for: it opens in no other commit."""
     return "segment", commit_id
 
@@ -102,6 +102,11 @@ def used_of(head: Row) -> tuple[str, int, int]:
     """(yyyymmdd, events, bytes) of the day that a log head counts."""
     day, events, size = head.get("used") or ("", 0, 0)
     return str(day), int(events), int(size)
+
+
+def segment_object(project: str, at: int, body: bytes) -> str:
+    """Key of the object that holds the segment of a commit made at `at` (ms)."""
+    return f"segments/{project}/{keys.day(at)}/{hashlib.sha256(body).hexdigest()}"
 
 
 class DynamoLedger:
@@ -191,10 +196,10 @@ class DynamoLedger:
     def commit(self, project: str, commit: Commit) -> int:
         n = commit.head.n + 1
         plain, unpacked = segments.encode(commit.hot, commit.full, commit.events)
-        body = self._sealer.seal(project, plain, *_place(commit.commit_id))
+        body = self._sealer.seal(project, plain, *segment_place(commit.commit_id))
         row = self._log_row(commit) | {"size": len(body), "unpacked": unpacked}
         if len(body) > INLINE_BYTES:
-            row["s3"] = f"segments/{project}/{keys.day(commit.at)}/{hashlib.sha256(body).hexdigest()}"
+            row["s3"] = segment_object(project, commit.at, body)
             self._bucket.put(row["s3"], body)
         else:
             row["body"] = body
@@ -332,7 +337,8 @@ class DynamoLedger:
         remote = self._bucket.get_many([row["s3"] for row in rows if "s3" in row])
         fetched = iter(remote)
         sealed = [next(fetched) if "s3" in row else row["body"] for row in rows]
-        return [self._sealer.open(project, body, *_place(row["c"])) for row, body in zip(rows, sealed, strict=True)]
+        pairs = zip(rows, sealed, strict=True)
+        return [self._sealer.open(project, body, *segment_place(row["c"])) for row, body in pairs]
 
     def read(self, project: str, first: int, limit: int, max_bytes: int = MAX_READ_BYTES) -> list[LogEntry]:
         numbered: list[tuple[int, Row]] = []

@@ -13,10 +13,12 @@ from typing import Any, Final, Protocol
 
 from tocsin.aws import keys
 from tocsin.aws.keys import Key
+from tocsin.aws.rows import open_row, seal_row
 from tocsin.aws.table import ConditionFailed, Table, Write
 from tocsin.kernel import clock
 from tocsin.kernel.envelope import pack, unpack
-from tocsin.kernel.errors import Retry
+from tocsin.kernel.errors import Refusal, Retry
+from tocsin.kernel.sealing import Sealer, is_sealed
 from tocsin.signals.ports import Bus, Fact, OutboxRow
 
 #: Rows younger than this are still in the hands of the worker that wrote them.
@@ -42,8 +44,12 @@ def outbox_key(row: OutboxRow) -> Key:
     return keys.outbox(row.project, row.due, row.row_id)
 
 
-def outbox_writes(table: Table, rows: Sequence[OutboxRow], now: int) -> list[Write]:
-    """Members of a transaction that record `rows` and the partitions they are found in."""
+def outbox_writes(table: Table, rows: Sequence[OutboxRow], now: int, sealer: Sealer | None = None) -> list[Write]:
+    """Members of a transaction that record `rows` and the partitions they are found in.
+
+    With a sealer payloads are sealed: facts hold text of people, deliveries and timers only refer to it, and evidence
+    holds digests, which outlive the project's key.
+    """
     writes = []
     directories: dict[Key, int] = {}
     for row in rows:
@@ -57,6 +63,8 @@ def outbox_writes(table: Table, rows: Sequence[OutboxRow], now: int) -> list[Wri
             "exp": life_s,
             "z": pack(row.payload),
         }
+        if sealer and not evidence:
+            content["z"] = seal_row(sealer, row.project, outbox_key(row), row.payload)
         if evidence:
             content["written"], directory = now, keys.evidence_due(now, row.project, row.due, row.row_id)
         else:
@@ -74,8 +82,9 @@ def _facts(row: OutboxRow) -> list[Fact]:
 class DynamoOutbox:
     """Sends outbox rows: facts to the bus, deliveries to the notify queue, timers to the correlate queue."""
 
-    def __init__(self, table: Table, bus: Bus, deliveries: Sender, timers: Sender) -> None:
+    def __init__(self, table: Table, bus: Bus, deliveries: Sender, timers: Sender, sealer: Sealer) -> None:
         self._table = table
+        self._sealer = sealer
         self._bus = bus
         self._senders = {"deliver": deliveries, "timer": timers}
 
@@ -151,7 +160,7 @@ class DynamoOutbox:
         later = replace(row, due=now + min(2**turn * 10 * clock.SECOND, clock.HOUR), turn=turn)
         delete = self._table.delete_write(outbox_key(row), condition="attribute_exists(pk)")
         try:
-            self._table.transact([delete, *outbox_writes(self._table, [later], now)])
+            self._table.transact([delete, *outbox_writes(self._table, [later], now, self._sealer)])
         except ConditionFailed:
             return  # somebody sent it meanwhile
 
@@ -166,6 +175,12 @@ class DynamoOutbox:
 
     def _rows(self, project: str, minute: int, shard: int) -> Iterator[OutboxRow]:
         for row in self._table.query(keys.outbox_partition(project, f"{minute:010d}", shard)):
-            if "z" in row:  # a row in another form is not ours to send, and must not stop the sweep
-                payload = unpack(row["z"])
-                yield OutboxRow(row["project"], row["row_id"], row["kind"], row["due"], payload, row.get("turn", 0))
+            if "z" not in row:
+                continue  # a row in another form is not ours to send, and must not stop the sweep
+            try:
+                payload = open_row(self._sealer, project, row) if is_sealed(row["z"]) else unpack(row["z"])
+            except Refusal as refusal:
+                if refusal.code != "ERR_PROJECT_DELETED":
+                    raise
+                continue  # nobody is left to be told
+            yield OutboxRow(row["project"], row["row_id"], row["kind"], row["due"], payload, row.get("turn", 0))

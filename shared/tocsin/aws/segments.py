@@ -57,6 +57,15 @@ def decode_events(data: bytes) -> list[dict[str, Any]]:
     return events
 
 
+def rewritten(data: bytes, old: bytes, new: bytes) -> bytes | None:
+    """The segment with `new` for every `old` in its events, None when there is none. States hold no text."""
+    (length,) = _HEADER.unpack_from(data)
+    raw = zlib.decompress(data[_HEADER.size + length :])
+    if old not in raw:
+        return None
+    return data[: _HEADER.size + length] + zlib.compress(raw.replace(old, new), 6)
+
+
 def states_of(data: bytes) -> tuple[States, States]:
     (length,) = _HEADER.unpack_from(data)
     return decode_states(data[_HEADER.size : _HEADER.size + length])

@@ -102,6 +102,7 @@ class Update:
     key: Key
     set: Mapping[str, Any] = field(default_factory=dict)
     add: Mapping[str, int] = field(default_factory=dict)
+    remove: Sequence[str] = ()
     condition: str | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
 
@@ -190,6 +191,30 @@ class Table:
                 return
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
+    def scan(
+        self, prefix: str, *, after: Key | None = None, only: Sequence[str] = (), limit: int = 1_000
+    ) -> tuple[list[Row], Key | None]:
+        """A page of rows whose partition begins with `prefix`, and where the next page begins (None: the end).
+
+        Reads the whole table in the end, `limit` rows or 1 MB at a time: for work on everything that a project holds,
+        which nothing else finds. `only` names attributes to fetch beside the key.
+        """
+        request: dict[str, Any] = {
+            "TableName": self.name,
+            "FilterExpression": "begins_with(pk, :prefix)",
+            "ExpressionAttributeValues": {":prefix": {"S": prefix}},
+            "Limit": limit,
+            "ConsistentRead": True,
+        }
+        if only:
+            names = {f"#{name}": name for name in ("pk", "sk", *only)}
+            request |= {"ProjectionExpression": ", ".join(names), "ExpressionAttributeNames": names}
+        if after:
+            request["ExclusiveStartKey"] = _key(after)
+        answer = attempt(self._client.scan, **request)
+        last = answer.get("LastEvaluatedKey")
+        return [from_item(item) for item in answer["Items"]], Key(last["pk"]["S"], last["sk"]["S"]) if last else None
+
     # single writes
     def put(self, key: Key, row: Mapping[str, Any], *, condition: str | None = None, **values: Any) -> None:
         self._single("put_item", self.put_write(key, row, condition=condition, **values).operation["Put"])
@@ -256,6 +281,9 @@ class Table:
                 parts.append(f"#{name}{joint}:{verb}_{name}")
             if parts:
                 clauses.append(f"{verb} {', '.join(parts)}")
+        if update.remove:
+            names |= {f"#{name}": name for name in update.remove}
+            clauses.append("REMOVE " + ", ".join(f"#{name}" for name in update.remove))
         arguments: dict[str, Any] = {
             "TableName": self.name,
             "Key": _key(update.key),

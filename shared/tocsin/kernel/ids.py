@@ -13,6 +13,8 @@ _PAIRS: Final = tuple(a + b for a in "abcdefghijklmnopqrstuvwxyz234567" for b in
 #: A sender's event id in the native grammar; '#' and '/' never appear, so it cannot forge a storage key.
 SENDER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+=-]{0,63}", re.ASCII)
 EVENT_ID = re.compile(r"evt_[a-z2-7]{26}", re.ASCII)
+#: What stands for a user identifier: 130 bits of a keyed hash in base32.
+PSEUDONYM = re.compile(r"usr_[a-z2-7]{26}", re.ASCII)
 INCIDENT_ID = re.compile(r"inc_[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII)
 
 

@@ -15,7 +15,8 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tocsin.kernel.redaction import PSEUDONYM, Redactor, words
+from tocsin.kernel.ids import PSEUDONYM
+from tocsin.kernel.redaction import Redactor, words
 
 MIN_KEY_BYTES: Final = 16
 #: Field names (as words run together) whose text identifies a user: `user.id`, `userId`, `user`,

@@ -36,6 +36,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final, Literal
 
+from tocsin.kernel.ids import PSEUDONYM
+
 Profile = Literal["prose", "log"]
 Pseudonym = Callable[[str], str]
 #: start, end (of the original text) and kind of something to take out
@@ -56,7 +58,6 @@ REDACT_KEYS: Final = _names(
 #: Fields of an event that the server sets or that validation has reduced to a closed grammar.
 STRUCTURAL: Final = _names("specversion event_id occurred_at received_at severity_id status project_id trace_id flags")
 #: A keyed pseudonym, as kernel.pseudonyms makes it; it stays even under a listed name.
-PSEUDONYM: Final = re.compile(r"usr_[a-z2-7]{26}", re.ASCII)
 #: Fields whose text names a thing: a hit there must stay distinguishable.
 IDENTITY: Final = frozenset({"id", "dedup_key"})
 

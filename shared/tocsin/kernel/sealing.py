@@ -54,6 +54,11 @@ def seal(key: DataKey, plain: bytes, *context: str) -> bytes:
     return head + nonce + AESGCM(key.material).encrypt(nonce, plain, head + length_prefixed(*context))
 
 
+def is_sealed(data: bytes) -> bool:
+    """Whether bytes begin as sealed ones do; zlib data never does."""
+    return data[:1] == bytes((FORMAT,))
+
+
 def key_id(sealed: bytes) -> str:
     """Which key sealed these bytes. Raises ValueError for bytes that are not sealed."""
     if len(sealed) < 2 or sealed[0] != FORMAT or len(sealed) < 2 + sealed[1] + _NONCE:

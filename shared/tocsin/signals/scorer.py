@@ -136,7 +136,8 @@ class ScoreWorker:
 
     @staticmethod
     def _open(waiting: deque[Sealed], outcome: Outcome) -> list[Message]:
-        """Take messages off `waiting` and open them until a portion is full; unreadable ones are given back."""
+        """Take messages off `waiting` and open them until a portion is full; unreadable ones are given back, those of
+        deleted projects dropped."""
         opened: list[Message] = []
         size = 0
         while waiting and size < PORTION_BYTES:
@@ -144,6 +145,8 @@ class ScoreWorker:
             try:
                 message = sealed.open()
             except (Refusal, Retry) as reason:
+                if isinstance(reason, Refusal) and reason.code == "ERR_PROJECT_DELETED":
+                    continue  # nobody can read it any more: it is not given back
                 outcome.failed.add(sealed.message_id)
                 outcome.unreadable += 1
                 outcome.reasons.append(_spoken(reason))

@@ -176,3 +176,31 @@ def test_everybody_sees_their_own_project_and_the_operator_all(projects: Project
     assert [one.id for one in projects.all(ADMIN)] == made
     assert [one.id for one in projects.all(replace(ADMIN, project=made[1]))] == [made[1]]
     assert [one.id for one in projects.all(replace(ADMIN, project="older"))] == ["older"]
+
+
+def test_a_deleted_project_stays_deleted_and_its_callers_are_told(projects: Projects) -> None:
+    made = projects.create(ADMIN, {"name": "Shop"}, NOW)
+    gone = projects.delete(projects.deletable(mine(made), made.id))
+    assert (gone.status, gone.version) == ("deleted", 2)
+    assert refused(projects.deletable, ADMIN, made.id).code == "ERR_PROJECT_DELETED"
+    assert refused(projects.change, ADMIN, made.id, {"status": "active"}, None).code == "ERR_PROJECT_DELETED"
+    cached = CachedProjects(projects.of, lambda: 0.0)
+    refusal = refused(cached.require_active, made.id)
+    assert (refusal.code, refusal.status) == ("ERR_PROJECT_DELETED", 410)
+
+
+def test_a_project_is_deleted_by_its_own_or_the_operator_who_cannot_delete_itself(projects: Projects) -> None:
+    one, two = (projects.create(ADMIN, {"name": name}, NOW) for name in ("Shop", "Bank"))
+    assert refused(projects.deletable, mine(one), two.id).code == "ERR_NOT_FOUND"
+    assert projects.deletable(ADMIN, two.id) == two
+    assert refused(projects.deletable, ADMIN, "ops").code == "ERR_CONFLICT"
+    assert refused(projects.own, ADMIN, two.id).code == "ERR_NOT_FOUND", "exports are the project's own"
+
+
+@pytest.mark.parametrize("days", [0, -1, 31, 1.5, "7", True, None])
+def test_retention_is_within_the_deployments(rows: ProjectRows, days: Any) -> None:
+    projects = Projects(rows, lambda project: project == "ops", 30)
+    made = projects.create(ADMIN, {"name": "Shop", "settings": {"retention_days": 7}}, NOW)
+    assert made.settings.retention_days == 7
+    body = {"settings": {"retention_days": days}}
+    assert refused(projects.change, mine(made), made.id, body, None).details[0].field == "settings.retention_days"

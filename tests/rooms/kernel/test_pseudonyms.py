@@ -3,8 +3,9 @@ import hmac
 
 import pytest
 
+from tocsin.kernel.ids import PSEUDONYM
 from tocsin.kernel.pseudonyms import Pseudonyms, project_key, protect
-from tocsin.kernel.redaction import PSEUDONYM, Redactor
+from tocsin.kernel.redaction import Redactor
 
 MASTER = bytes(range(32))
 ONE, TWO = Pseudonyms(project_key(MASTER, "one")), Pseudonyms(project_key(MASTER, "two"))

@@ -242,3 +242,13 @@ def test_messages_that_cannot_be_opened_go_back_alone() -> None:
     batch.messages.insert(1, Sealed("forged", forged))
     assert batch.work() == {"forged"}
     assert batch.ledger.counters == {"demo": 2}
+
+
+def test_messages_of_a_deleted_project_are_dropped() -> None:
+    def gone() -> Message:
+        raise Refusal("ERR_PROJECT_DELETED", "The project was deleted.")
+
+    batch = Batch(2)
+    batch.messages.insert(0, Sealed("gone", gone))
+    assert batch.work() == set()
+    assert batch.ledger.counters == {"demo": 2}
