@@ -13,6 +13,9 @@ from tocsin.signals.verdicts import MIN_JUDGED
 
 pytestmark = pytest.mark.stack
 
+#: Tiers of what somebody is woken for; which of them depends on how many events it took to see the change.
+LOUD = ("high", "critical")
+
 
 def explained(deployed: Deployed, key: str, event: dict[str, Any]) -> dict[str, Any]:
     """The explanation of one event that is sent now."""
@@ -58,12 +61,13 @@ def test_a_source_that_cries_wolf_is_believed_less_until_that_is_taken_back(depl
         return found[-1]
 
     calmer = with_calibration("calibration-1", 200)
-    assert (before["tier"], calmer["tier"]) == ("high", "low")
+    assert before["tier"] in LOUD
+    assert calmer["tier"] in ("info", "low")
     assert calmer["bias"] + sum(one["micro_logits"] for one in calmer["contributions"]) == calmer["logit"]
     other = explained(deployed, key, alert(300, "island-b", 0, "shepherd"))
     assert other["calibrator"]["version"] == "identity"
     assert deployed.call("POST", "/v1/calibration/rollback", {}, key=key).body["data"]["active"] == 0
-    assert with_calibration("identity", 400)["tier"] == "high"
+    assert with_calibration("identity", 400)["tier"] in LOUD
 
     again = replay.run(deployed.outputs, deployed.client, project, 0, None)
     assert again.exact, again.as_json()
