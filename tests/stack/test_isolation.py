@@ -76,7 +76,7 @@ def entry(deployed: Deployed, key: str) -> int:
     """Number of an entry of the journal that belongs to the key's project; the seal function is asked at once."""
     tick = json.dumps({"tick": {"at": now_ms()}})
     deployed.client("sqs").send_message(QueueUrl=deployed.outputs["SealQueueUrl"], MessageBody=tick)
-    return int(eventually(lambda: deployed.get("/v1/journal", key)["items"], within_s=90)[0]["number"])
+    return int(eventually(lambda: deployed.get("/v1/journal", key)["items"], within_s=90)[0]["index"])
 
 
 @pytest.fixture
