@@ -118,6 +118,11 @@ in its `extras` as it was sent, so nothing is lost; and the answer is the one th
 `extras` holds the rest of a payload under its own names. Two names are ours: `envelope` is what stands around the
 alerts of one request (once, with the first of them), and `reported_as` is how a sender named the group when what
 it said of the group was said of each of its alerts.
+
+`<host>` is the address of the API behind `https://`, its stage included: `<id>.execute-api.<region>.amazonaws.com/live`
+(output `ApiUrl`; `api_url` in `.local/tocsin.json` for the embedded cloud), or a domain of your own. For senders that
+want name and path apart, `<name>` is the part before the first slash and `<base>` the rest, such as `/live`, or nothing
+for a domain of your own. `<key>` is an API key with the scope `ingest:write`.
 """
 
 

@@ -24,6 +24,8 @@ from tocsin.api import openapi, public, router  # noqa: E402
 from tocsin.kernel.http import Answer  # noqa: E402
 from tocsin.routes import ROUTES, Example, Route  # noqa: E402
 
+#: Functions whose examples are run; the others have sample events of their own.
+_SHOWN = frozenset({"api", "public"})
 #: Answers that are shown as what they are rather than repeated in the document.
 _NOT_SHOWN = frozenset({"get_docs", "get_docs_script", "get_openapi"})
 
@@ -48,7 +50,7 @@ def answers() -> dict[tuple[str, str], Any]:
     return {
         (route.operation_id, example.name): _body(run(route, example))
         for route in ROUTES
-        if route.function != "ingest" and route.operation_id not in _NOT_SHOWN
+        if route.function in _SHOWN and route.operation_id not in _NOT_SHOWN
         for example in route.examples
     }
 
@@ -85,7 +87,7 @@ def files() -> dict[Path, str]:
         ROOT / "docs/openapi.json": openapi.document(answers()),
     }
     for route in ROUTES:
-        if route.function != "ingest":
+        if route.function in _SHOWN:
             for example in route.examples:
                 name = "_".join(f"{route.operation_id} {example.name}".replace("-", " ").split())
                 made[ROOT / "events" / route.function / f"{name}.json"] = proxy_event(route, example)

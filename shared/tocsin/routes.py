@@ -1,9 +1,9 @@
 """The one table of HTTP routes. Dispatch, OpenAPI, docs/api.md, aliases, scopes and sample events are all
 read from it.
 
-A route belongs to one function: `ingest` (keyed, writes events), `api` (keyed, everything else) or `public`
-(open). Nothing here imports pydantic: request and response shapes are named, and found in tocsin.api.models
-and tocsin.api.responses by those who need them.
+A route belongs to one function: `ingest` (keyed, writes events), `connect` (keyed, speaks the dialects of other
+senders), `api` (keyed, everything else) or `public` (open). Nothing here imports pydantic: request and response
+shapes are named, and found in tocsin.api.models and tocsin.api.responses by those who need them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 from tocsin.kernel.ids import INCIDENT_ID, PSEUDONYM, SENDER_ID
 
-Function = Literal["ingest", "api", "public"]
+Function = Literal["ingest", "connect", "api", "public"]
 Kind = Literal["time", "text", "tag", "choice", "number", "id", "limit", "cursor"]
 
 #: Longest path that is looked at; longer ones name nothing.
@@ -37,6 +37,7 @@ GRAMMARS: Final[Mapping[str, re.Pattern[str]]] = {
     "entry": re.compile("0|[1-9][0-9]{0,14}", re.ASCII),
     "job": re.compile("job_" + _UUID7, re.ASCII),
     "pseudonym": PSEUDONYM,
+    "silence": re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII),
 }
 
 
@@ -151,6 +152,7 @@ EXAMPLE_OTHER_PROJECT: Final = "shop"
 EXAMPLE_EXPORT: Final = "job_019a9f00-0000-7000-8000-000000000007"
 EXAMPLE_DELETION: Final = "job_019a9f00-0000-7000-8000-000000000008"
 EXAMPLE_PSEUDONYM: Final = "usr_mfzwizltoqqhg5dbojzs4mzom5"
+EXAMPLE_SILENCE: Final = "0d0c7c43-6f4f-4c5b-8a53-5a51a3a5d6f5"
 
 _PAGE: Final = (
     Param("limit", "limit", f"Items per page, 1 to {MAX_LIMIT}; {DEFAULT_LIMIT} when left out.", "25"),
@@ -202,6 +204,53 @@ def _open(
         media=media,
         success=success,
         examples=(Example("read", summary),),
+    )
+
+
+def _sender(
+    path: str,
+    operation: str,
+    summary: str,
+    *,
+    method: str = "POST",
+    aliases: tuple[str, ...] = (),
+    success: tuple[int, ...] = (200,),
+) -> Route:
+    """An address of a connector (docs/connectors.md). Reads and answers in the sender's dialect, refusals included."""
+    return Route(
+        method,
+        path,
+        operation,
+        "senders",
+        summary,
+        "Address, credentials, payload and answers are the sender's own; connectors.md shows how to point it here.",
+        "ingest:write",
+        "connect",
+        "dialect",
+        aliases=aliases,
+        request="Payload",
+        success=success,
+        examples=(Example("as sent", "Requests of real senders are kept beside each mapping.", status=success[0]),),
+    )
+
+
+def _alertmanager(
+    method: str, rest: str, operation: str, summary: str, scope: str, names: str | None = None, request: bool = False
+) -> Route:
+    """The Alertmanager v2 API besides posting alerts, for amtool, Grafana and Karma."""
+    return Route(
+        method,
+        f"/alertmanager/api/v2/{rest}",
+        operation,
+        "senders",
+        summary,
+        "As in Alertmanager's openapi.yaml, refusals included.",
+        scope,
+        "connect",
+        "dialect",
+        names=names,
+        request="Payload" if request else None,
+        examples=(Example("as in amtool", summary, id=EXAMPLE_SILENCE if names else None),),
     )
 
 
@@ -1368,6 +1417,65 @@ ROUTES: Final[tuple[Route, ...]] = (
         examples=(Example("scrape", "What a scraper reads."),),
         operator=True,
     ),
+    _sender("/alertmanager/api/v2/alerts", "send_alertmanager_api", "From Prometheus, as to an Alertmanager"),
+    _sender("/v1/alertmanager/webhook", "send_alertmanager_webhook", "From Alertmanager's webhook receiver"),
+    _sender("/v1/aws/events", "send_aws_eventbridge", "From AWS EventBridge"),
+    _sender("/v1/aws/sns", "send_aws_sns", "From AWS SNS"),
+    _sender("/v1/grafana/webhook", "send_grafana", "From a Grafana webhook contact point"),
+    _sender("/api/public/ingestion", "send_langfuse", "From Langfuse SDKs", success=(207,)),
+    _sender("/v2/alerts", "send_opsgenie", "From senders to Opsgenie", success=(202,)),
+    _sender("/v2/alerts/{identifier}/close", "send_opsgenie_close", "Close, from senders to Opsgenie", success=(202,)),
+    _sender(
+        "/v2/alerts/{identifier}/acknowledge",
+        "send_opsgenie_acknowledge",
+        "Acknowledge, from senders to Opsgenie",
+        success=(202,),
+    ),
+    _sender(
+        "/v2/alerts/{identifier}/message",
+        "send_opsgenie_message",
+        "Change the message, from senders to Opsgenie",
+        method="PUT",
+        success=(202,),
+    ),
+    _sender(
+        "/v2/alerts/{identifier}/description",
+        "send_opsgenie_description",
+        "Change the description, from senders to Opsgenie",
+        method="PUT",
+        success=(202,),
+    ),
+    _sender("/v1/logs", "send_otlp_logs", "OpenTelemetry logs (OTLP/HTTP)"),
+    _sender("/v1/metrics", "send_otlp_metrics", "OpenTelemetry metrics (OTLP/HTTP)"),
+    _sender(
+        "/v1/traces",
+        "send_otlp_traces",
+        "OpenTelemetry traces (OTLP/HTTP)",
+        aliases=("/api/public/otel/v1/traces",),
+    ),
+    _sender("/v2/enqueue", "send_pagerduty", "From senders to PagerDuty (Events API v2)", success=(202,)),
+    _sender("/v2/change/enqueue", "send_pagerduty_change", "Change events, from senders to PagerDuty", success=(202,)),
+    _sender(
+        "/api/{project}/envelope/",
+        "send_sentry",
+        "From Sentry SDKs",
+        aliases=("/api/{project}/envelope",),
+    ),
+    _sender("/v1/sentry/webhook/{key_id}", "send_sentry_webhook", "From Sentry's integration platform"),
+    _sender(
+        "/integrations/generic/20131114/alert/{key}/{routing_key}",
+        "send_victorops",
+        "From senders to VictorOps (Splunk On-Call)",
+        aliases=("/integrations/generic/20131114/alert/{key}",),
+    ),
+    _alertmanager("GET", "alerts", "list_alertmanager_alerts", "Alerts that fire now", "events:read"),
+    _alertmanager("GET", "alerts/groups", "list_alertmanager_groups", "Alerts that fire now, grouped", "events:read"),
+    _alertmanager("GET", "receivers", "list_alertmanager_receivers", "The one receiver", "events:read"),
+    _alertmanager("GET", "status", "get_alertmanager_status", "Version and uptime", "events:read"),
+    _alertmanager("GET", "silences", "list_silences", "Silences", "notify:read"),
+    _alertmanager("POST", "silences", "put_silence", "Set or change a silence", "notify:write", request=True),
+    _alertmanager("GET", "silence/{id}", "get_silence", "Read a silence", "notify:read", names="silence"),
+    _alertmanager("DELETE", "silence/{id}", "expire_silence", "End a silence", "notify:write", names="silence"),
     _open("/livez", "get_alive", "Is it alive?", "Up whenever the function runs.", "Up", aliases=("/health",)),
     _open(
         "/readyz",

@@ -18,7 +18,7 @@ from tocsin.aws.clients import client
 from tocsin.aws.queues import Queue, SealedQueue, open_message
 from tocsin.aws.secrets import secret
 from tocsin.aws.table import Table
-from tocsin.entry import logger
+from tocsin.entry import logger, note
 from tocsin.kernel import clock
 from tocsin.kernel.errors import Refusal, Retry
 from tocsin.kernel.sealing import Sealer
@@ -26,25 +26,30 @@ from tocsin.settings import settings
 from tocsin.signals.ports import Message, Sealed
 
 if TYPE_CHECKING:
-    from tocsin.access.limits import Gate, Limiter
+    from tocsin.access.limits import Gate, Limiter, Scheme
     from tocsin.access.principals import KeyStore, Principal
     from tocsin.access.projects import CachedProjects
     from tocsin.access.signatures import Signatures
     from tocsin.access.tokens import Tokens
     from tocsin.api.ports import AccessRooms, ApiRooms, PrivacyRooms
     from tocsin.aws.bus import EventBus
+    from tocsin.aws.connector_store import DynamoAlerts, DynamoLeased, DynamoSilences
     from tocsin.aws.data_keys import KmsKeyRing
     from tocsin.aws.delivery_store import DynamoChannels, DynamoNotifications, DynamoRouting
     from tocsin.aws.documents import CalibrationDocuments, Documents, TopologyDocuments
     from tocsin.aws.event_reader import DynamoEventReader
+    from tocsin.aws.incident_reader import DynamoIncidentReader
     from tocsin.aws.incident_store import DynamoIncidentStore
     from tocsin.aws.journal_store import JournalFiles
     from tocsin.aws.ledger import DynamoLedger
     from tocsin.aws.outbox import DynamoOutbox
     from tocsin.aws.watch import Heartbeats, Leases, StackWatch
+    from tocsin.connectors.alertmanager import Alertmanager
+    from tocsin.connectors.reception import Reception
     from tocsin.defense.healing import Supervisor
     from tocsin.delivery.digest import Digester
     from tocsin.delivery.dispatch import Dispatcher
+    from tocsin.delivery.model import Transition
     from tocsin.delivery.ports import MailSender
     from tocsin.delivery.webhook import SignedWebhooks
     from tocsin.journal.sequencer import Sequencer
@@ -57,6 +62,9 @@ if TYPE_CHECKING:
     from tocsin.signals.events import Event
     from tocsin.signals.intake import Intake
     from tocsin.signals.scorer import ScoreWorker
+
+#: Members of an incident that are looked at for silences; a larger incident is told.
+MAX_SILENCED = 200
 
 
 #: Functions that are fed by a queue of their own.
@@ -242,9 +250,6 @@ def limiter() -> Limiter:
 @lru_cache(maxsize=1)
 def _gate() -> Gate:
     from tocsin.access import limits, principals
-    from tocsin.access.admin import LastUsed, Narrower
-    from tocsin.aws.key_store import DynamoKeys, DynamoPeople
-    from tocsin.aws.limit_store import DynamoFailures
 
     def by_key(request: Request) -> Principal:
         return principals.authenticate(request, _key_store(), _pepper(), clock.now_ms(), _env())
@@ -255,12 +260,21 @@ def _gate() -> Gate:
     def by_signature(request: Request) -> Principal:
         return _signatures().authenticate(request)
 
+    return _gate_of(
+        limits.Scheme(principals.carries_signature, principals.shown_signature, by_signature),
+        limits.Scheme(principals.carries_token, principals.credential, by_token),
+        limits.Scheme(principals.carries_key, principals.credential, by_key),
+    )
+
+
+def _gate_of(*schemes: Scheme) -> Gate:
+    from tocsin.access import limits
+    from tocsin.access.admin import LastUsed, Narrower
+    from tocsin.aws.key_store import DynamoKeys, DynamoPeople
+    from tocsin.aws.limit_store import DynamoFailures
+
     return limits.Gate(
-        [
-            limits.Scheme(principals.carries_signature, principals.shown_signature, by_signature),
-            limits.Scheme(principals.carries_token, principals.credential, by_token),
-            limits.Scheme(principals.carries_key, principals.credential, by_key),
-        ],
+        schemes,
         limits.Brake(DynamoFailures(client("dynamodb"), settings().require("table")), time.time),
         limits.RequestLimit(limiter()),
         projects().require_active,
@@ -272,6 +286,31 @@ def _gate() -> Gate:
 def principal_of(request: Request) -> Principal:
     """The caller of a request, counted against its limit. Refuses as tocsin.access.limits.Gate says."""
     return _gate().principal_of(request)
+
+
+class SenderDoor:
+    """Implements connectors.reception.Door: senders need the scope ingest:write."""
+
+    def by_key(self, request: Request) -> Principal:
+        return self._sender(principal_of(request))
+
+    def by_signature(self, key_id: str, request: Request) -> Principal:
+        from tocsin.access import limits
+
+        def shown(request: Request) -> str:
+            return request.header("sentry-hook-signature") or ""
+
+        def signed(request: Request) -> Principal:
+            return _signatures().authenticate_hook(key_id, request.body, shown(request))
+
+        return self._sender(_gate_of(limits.Scheme(lambda _: True, shown, signed)).principal_of(request))
+
+    def _sender(self, principal: Principal) -> Principal:
+        from tocsin.access.principals import require
+
+        require(principal, "ingest:write")
+        note(project_id=principal.project)
+        return principal
 
 
 def origin() -> str | None:
@@ -327,6 +366,43 @@ def intake() -> Intake:
         protect=_protect,
         quota=lambda project, urgent: events.decide(project, urgent, projects().of(project).quota),
     )
+
+
+@lru_cache(maxsize=1)
+def _alerts() -> DynamoAlerts:
+    from tocsin.aws.connector_store import DynamoAlerts
+
+    return DynamoAlerts(table(), sealer())
+
+
+@lru_cache(maxsize=1)
+def reception() -> Reception:
+    from tocsin.aws.connector_store import DynamoNames
+    from tocsin.connectors.reception import Reception
+
+    names = DynamoNames(table(), sealer(), retention_days=settings().retention_days)
+    return Reception(intake(), SenderDoor(), names=names, alerts=_alerts())
+
+
+@lru_cache(maxsize=1)
+def leased() -> DynamoLeased:
+    from tocsin.aws.connector_store import DynamoLeased
+
+    return DynamoLeased(table())
+
+
+@lru_cache(maxsize=1)
+def silences() -> DynamoSilences:
+    from tocsin.aws.connector_store import DynamoSilences
+
+    return DynamoSilences(table(), sealer())
+
+
+@lru_cache(maxsize=1)
+def alertmanager() -> Alertmanager:
+    from tocsin.connectors.alertmanager import Alertmanager
+
+    return Alertmanager(_alerts(), silences(), started_at=clock.now_ms())
 
 
 @lru_cache(maxsize=1)
@@ -386,9 +462,30 @@ def dispatcher() -> Dispatcher:
             slots=DynamoSlots(table()),
             webhooks=_webhooks(),
             mails=_mails(),
+            silenced=_silenced,
         ),
         Policy(api_url=settings().api_url),
     )
+
+
+def _silenced(transition: Transition) -> str | None:
+    """Implements delivery's `silenced`. Members are read only while a silence is active."""
+    from tocsin.connectors import silences as rules
+
+    now = clock.now_ms()
+    active = [one for one in silences().all(transition.project) if one.state(now) == "active"]
+    if not active:
+        return None
+    page = _incident_reader().members(transition.project, transition.incident_id, None, MAX_SILENCED)
+    reason = None if page.next_position else rules.silencing(active, page.items, now)
+    return str(reason) if reason else None
+
+
+@lru_cache(maxsize=1)
+def _incident_reader() -> DynamoIncidentReader:
+    from tocsin.aws.incident_reader import DynamoIncidentReader
+
+    return DynamoIncidentReader(incidents(), events(), retention_days=settings().retention_days)
 
 
 @lru_cache(maxsize=1)
@@ -556,13 +653,12 @@ def api() -> ApiRooms:
     from tocsin.api.ports import ApiRooms
     from tocsin.api.writer import IncidentOperations
     from tocsin.aws.health import StackHealth
-    from tocsin.aws.incident_reader import DynamoIncidentReader
     from tocsin.aws.journal_store import DynamoJournalIndex
     from tocsin.aws.watch import Healings
     from tocsin.delivery.channels import Channels
     from tocsin.journal.audit import Audit
 
-    reader = DynamoIncidentReader(incidents(), events(), retention_days=settings().retention_days)
+    reader = _incident_reader()
     return ApiRooms(
         events=events(),
         incidents=reader,

@@ -12,11 +12,12 @@ from tests.support import api_fakes
 
 from tocsin.access.principals import valid_scope
 from tocsin.api import matching, models, responses, router
+from tocsin.connectors import alertmanager, registry
 from tocsin.kernel.errors import CODES, Refusal
 from tocsin.routes import EXAMPLE_EVENT, GRAMMARS, OPEN_PATHS, ROUTES, Route
 
-SPECIAL_REQUESTS = {"EventInput"}
-SPECIAL_RESPONSES = {"EventAnswer", "text", "object"}
+SPECIAL_REQUESTS = {"EventInput", "Payload"}
+SPECIAL_RESPONSES = {"EventAnswer", "dialect", "text", "object"}
 
 
 def test_exactly_these_paths_are_open() -> None:
@@ -56,12 +57,33 @@ def test_every_keyed_operation_of_the_api_has_a_service_and_no_other() -> None:
     assert router.SERVICES.keys() == {route.operation_id for route in ROUTES if route.function == "api"}
 
 
+def test_the_addresses_of_connectors_are_those_of_the_table() -> None:
+    """The table is not read from the mappings, which would cost every function their loading."""
+    spoken = {
+        (route.method, route.path): connector.answers["taken"].status
+        for connector in map(registry.load, registry.names())
+        for route in connector.routes
+    }
+    listed = {
+        (route.method, path): route.success[0]
+        for route in ROUTES
+        if route.function == "connect" and route.scope == "ingest:write"
+        for path in (route.path, *route.aliases)
+    }
+    assert listed == spoken
+    asked = {(route.method, route.path): route for route in ROUTES if route.path.startswith(alertmanager.PREFIX)}
+    for method, rest, changes in alertmanager.ROUTES:
+        route = asked.pop((method, alertmanager.PREFIX + rest))
+        assert str(route.scope).endswith(":write") == changes
+    assert [path for _, path in asked] == [alertmanager.PREFIX + "alerts"]
+
+
 def test_every_path_and_alias_leads_to_its_route() -> None:
     for route in ROUTES:
         for path in (route.path, *route.aliases):
-            methods, (identifier, part) = matching.match(
-                re.sub(r"\{[a-z]+\}", "a-part", path.replace("{id}", "some-id"))
-            )
+            # What senders write into their addresses is the mappings' to read; the table holds those paths as they are.
+            filled = re.sub(r"\{[a-z]+\}", "a-part", path.replace("{id}", "some-id")) if route.names else path
+            methods, (identifier, part) = matching.match(filled)
             assert methods[route.method] is route
             assert identifier == ("some-id" if route.names else "")
             assert part == ("a-part" if route.within else "")

@@ -17,6 +17,7 @@ from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 
 from tocsin import wiring
+from tocsin.connectors import registry
 from tocsin.routes import OPEN_PATHS, ROUTES
 from tocsin.settings import Settings, settings
 
@@ -169,12 +170,18 @@ def test_open_routes_are_those_of_the_route_table_and_no_others() -> None:
 
 def test_every_route_of_the_table_reaches_its_function() -> None:
     explicit = {route: name for name in FUNCTIONS for route in routes(name) if "{proxy+}" not in route[1]}
-    proxied = {verb: name for name in FUNCTIONS for verb, path in routes(name) if path == "/{proxy+}"}
+    branches = {route: name for name in FUNCTIONS for route in routes(name) if "{proxy+}" in route[1]}
     named = {path for _, path in explicit}
     for route in ROUTES:
         for path in (route.path, *route.aliases):
-            # The proxy serves paths that nobody names, but not a verb that is missing on a named path.
-            reached = explicit.get((route.method, path)) if path in named else proxied.get(route.method)
+            address = path.rstrip("/")  # API Gateway has no resources that end in a slash, and takes it for none
+            # A branch serves paths that nobody names, but not a verb that is missing on a named path.
+            held = [
+                (len(branch), name)
+                for (verb, branch), name in branches.items()
+                if verb == route.method and address.startswith(branch.removesuffix("{proxy+}"))
+            ]
+            reached = explicit.get((route.method, address)) if address in named else max(held)[1]
             assert reached == route.function, (route.method, path)
 
 
@@ -189,6 +196,8 @@ def test_bodies_arrive_byte_exact() -> None:
     assert not [media for media in binary if "*" in media]
     assert {"application/json", "application/x-ndjson", "application/gzip"} <= set(binary)
     assert {"application/cloudevents+json", "application/cloudevents-batch+json"} <= set(binary)
+    spoken = {media for name in registry.names() for media in registry.load(name).media} - {"", "*"}
+    assert spoken | {"application/x-sentry-envelope"} <= set(binary)
 
 
 @pytest.mark.parametrize("queue", sorted(WORKED))
@@ -235,7 +244,7 @@ def test_rules_feed_queues_that_admit_them() -> None:
             assert queue in WORKED
             assert {"Ref": queue} in policy["Queues"]
     direct = {name for name in FUNCTIONS if events(name, "Schedule") or events(name, "EventBridgeRule")}
-    assert direct == {"supervise"}
+    assert direct == {"connect", "supervise"}
 
 
 @pytest.mark.parametrize("function", sorted(FUNCTIONS))

@@ -228,6 +228,24 @@ class Signatures:
             raise Refusal("ERR_AUTH_REPLAY", "The request was sent before; sign each one anew.", headers=_CHALLENGE)
         return Principal(record.project, record.key_id, record.scopes, kind="signature", person=record.owner)
 
+    def authenticate_hook(self, key_id: str, body: bytes, signature: str) -> Principal:
+        """The caller of a webhook that is signed as Sentry does it: HMAC-SHA256 of the exact body, in hexadecimal,
+        under the signing secret of the key whose public id the address names.
+
+        It has no time and no nonce, so it can be replayed; the same event sent again has one effect. Refuses 401
+        ERR_SIG_INVALID and ERR_AUTH_REVOKED.
+        """
+        named = bool(KEY_ID.fullmatch(key_id))
+        record = self._records.get(key_id[4:]) if named else None
+        usable = record is not None and record.signing and record.env == self._env
+        secret = signing_secret(self._master, key_id[4:]) if usable else _NO_KEY
+        expected = _mac(secret, body).hex().encode("ascii")
+        if record is None or not usable or not hmac.compare_digest(expected, signature.encode("utf-8", "replace")):
+            raise _invalid()
+        if record.refusal_code(self._now()):
+            raise Refusal("ERR_AUTH_REVOKED", "The key was revoked or has expired.", headers=_CHALLENGE)
+        return Principal(record.project, record.key_id, record.scopes, kind="signature", person=record.owner)
+
     def _prove(self, claim: _Claim, paths: Sequence[str]) -> KeyRecord:
         """The record of the key that made the MAC. An unknown key costs the same and gets the same answer."""
         record = self._records.get(claim.key_id[4:])

@@ -4,6 +4,7 @@ calls.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ VERSION: Final = "1"
 _REF: Final = "#/components/schemas/{model}"
 _GROUPS: Final[Mapping[str, str]] = {
     "events": "What happened, as it was sent and scored.",
+    "senders": "Addresses for those who speak another dialect; see connectors.md.",
     "incidents": "Events that belong together, and what people do about them.",
     "topology": "Which service depends on which.",
     "calibration": "How well scores foretold verdicts, and what was learned from them.",
@@ -31,6 +33,15 @@ _GROUPS: Final[Mapping[str, str]] = {
     "journal": "What was done, decided, refused or changed, and the proof of it.",
     "operations": "How Tocsin itself is doing.",
     "open": "Needs no key.",
+}
+#: Parts of a sender's address that are not ids of ours.
+_PLACE = re.compile(r"\{([a-z_]+)\}")
+_PLACES: Final[Mapping[str, str]] = {
+    "identifier": "The alert, as its sender names it.",
+    "key": "An API key.",
+    "key_id": "The public id of an API key.",
+    "project": "Any number; the key decides.",
+    "routing_key": "Any word; the key decides.",
 }
 _STATUS_WORDS: Final[Mapping[int, str]] = {
     200: "Done.",
@@ -230,8 +241,13 @@ def _operation(route: Route, answers: Answers) -> Json:
 
 def _parameters(route: Route) -> list[Json]:
     found: list[Json] = []
+    schema: Json
+    for place in _PLACE.findall(route.path):
+        if place in _PLACES:
+            word, schema = _PLACES[place], {"type": "string", "minLength": 1, "maxLength": 512}
+            found.append({"name": place, "in": "path", "required": True, "description": word, "schema": schema})
     if route.names is not None:
-        schema: Json = {"type": "string"}
+        schema = {"type": "string"}
         meaning = f"Id of the {route.names}."
         shown = {e.name: {"summary": e.summary, "value": e.id} for e in route.examples if e.id}
         found.append(
@@ -317,6 +333,8 @@ def _param_schema(param: Param) -> Json:
 
 def _request_body(route: Route) -> Json:
     shown = {e.name: {"summary": e.summary, "value": e.body} for e in route.examples if e.body is not None}
+    if route.request == "Payload":
+        return {"required": False, "content": {"*/*": {"schema": {}}}}
     if _is_model(route.request):
         content: Json = {"application/json": {"schema": _ref(str(route.request)), "examples": shown}}
     else:
@@ -342,13 +360,17 @@ def _responses(route: Route, answers: Answers) -> Json:
     for status, codes in sorted(by_status.items()):
         if str(status) not in found:
             found[str(status)] = _refusal(status, codes)
+            if route.response == "dialect":
+                found[str(status)]["content"] = {"*/*": {"schema": {}}}
     return found
 
 
 def _success(route: Route, status: int, answers: Answers) -> Json:
     media = route.media.partition(";")[0]
-    if route.response == "text":
-        content: Json = {"schema": {"type": "string"}}
+    if route.response == "dialect":
+        content: Json = {"schema": {}}
+    elif route.response == "text":
+        content = {"schema": {"type": "string"}}
     elif route.response == "object":
         content = {"schema": {"type": "object"}}
     else:

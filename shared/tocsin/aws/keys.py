@@ -311,6 +311,24 @@ def known_project(project: str) -> Key:
     return Key("sys#projects", project)
 
 
+def alerting_project(project: str) -> Key:
+    """Register of projects that keep alerts of the Alertmanager API, whose leases must be looked after."""
+    return Key("sys#alerting", project)
+
+
+def sender_name(project: str, name: str) -> Key:
+    """The alerts that a sender means by a name of its own, which may be any text."""
+    return Key(partition(project, "cn", base32_digest(name.encode("utf-8", "surrogatepass"), 51)), "n")
+
+
+def kept_alerts(project: str) -> str:
+    return partition(project, "ca")
+
+
+def silences(project: str) -> str:
+    return partition(project, "cs")
+
+
 def heartbeat(name: str) -> Key:
     return Key("sys#beat", name)
 

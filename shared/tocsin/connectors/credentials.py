@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import hmac
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -86,14 +84,16 @@ def key_of(call: Call, request: Request, body: Any = None) -> str | None:
 
 def with_key(call: Call, request: Request, body: Any = None) -> Request:
     """The request with its key in X-Api-Key, where access looks for it, and in no other header."""
-    key = key_of(call, request, body)
+    return _moved(request, key_of(call, request, body))
+
+
+def with_any_key(request: Request) -> Request:
+    """As with_key, for requests of no connector: HTTP Basic besides what access reads itself."""
+    return _moved(request, _from_headers(request))
+
+
+def _moved(request: Request, key: str | None) -> Request:
     if key is None:
         return request
     headers = {name: value for name, value in request.headers.items() if name not in ("authorization", "x-api-key")}
     return replace(request, headers={**headers, "x-api-key": (key,)})
-
-
-def sentry_signed(secret: str, body: bytes, signature: str | None) -> bool:
-    """Whether `Sentry-Hook-Signature` is the HMAC-SHA256 of the exact body under the client secret, in hex."""
-    expected = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-    return hmac.compare_digest(expected.encode(), (signature or "").encode("utf-8", "surrogatepass"))

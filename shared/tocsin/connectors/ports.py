@@ -34,6 +34,16 @@ class AlertStore(Protocol):
         """Every alert that is kept, ended ones included for a while. Raises Retry."""
 
 
+class Leased(Protocol):
+    """Port: which projects keep alerts, and when each was last looked through for ended leases."""
+
+    def since(self) -> Sequence[tuple[str, int]]:
+        """(project, Unix ms until which it was looked through)."""
+
+    def done(self, project: str, until: int) -> None:
+        """Note that a project was looked through."""
+
+
 class SilenceStore(Protocol):
     """Port: the silences of a project."""
 

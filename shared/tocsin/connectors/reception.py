@@ -6,13 +6,15 @@ when that can help, and never told that something was taken which was not.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
 
 from tocsin.connectors import alerts as leases
 from tocsin.connectors import credentials, registry, translate
-from tocsin.connectors.ports import AlertStore, Names
+from tocsin.connectors.ports import AlertStore, Leased, Names
 from tocsin.connectors.registry import Call
 from tocsin.connectors.translate import Item, Translation
 from tocsin.kernel import clock
@@ -31,8 +33,8 @@ class Door(Protocol):
     def by_key(self, request: Request) -> Principal:
         """The caller whose API key the request carries in a header, if it may send events."""
 
-    def by_signature(self, key_id: str, body: bytes, signature: str) -> Principal:
-        """The caller whose signing secret made Sentry's signature of a body (credentials.sentry_signed)."""
+    def by_signature(self, key_id: str, request: Request) -> Principal:
+        """The caller whose signing secret made Sentry's signature of a body (Sentry-Hook-Signature)."""
 
 
 class Taker(Protocol):
@@ -109,8 +111,7 @@ class Reception:
         style = call.connector.auth
         body = translate.read(call, request) if style in _IN_BODY else None
         if style == "sentry-signature":
-            signature = request.header("sentry-hook-signature") or ""
-            principal = self._door.by_signature(call.params["key_id"], request.body, signature)
+            principal = self._door.by_signature(call.params["key_id"], request)
         else:
             principal = self._door.by_key(credentials.with_key(call, request, body.head if body else None))
         return self._translate(call, request, body or translate.read(call, request), principal), principal
@@ -140,3 +141,22 @@ class Reception:
             self._names.remember(project, made.groups)
         if self._alerts is not None and made.alerts:
             self._alerts.put(project, made.alerts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Itself:
+    """Stands in for a sender when the end of a lease is told."""
+
+    project: str
+
+
+def lapse_all(reception: Reception, leased: Leased, now: int) -> int:
+    """Reception.lapse for every project that keeps alerts, each since it was last done: how many alerts ended."""
+    ended = 0
+    for project, since in leased.since():
+        try:
+            ended += reception.lapse(_Itself(project), since, secrets.token_hex(16))
+        except Refusal:  # the project was deleted, and its alerts cannot be opened any more
+            continue
+        leased.done(project, now)
+    return ended

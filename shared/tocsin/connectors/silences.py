@@ -145,6 +145,10 @@ class Reason:
     comment: str
     until: int
 
+    def __str__(self) -> str:
+        until, rule = clock.rfc3339(self.until), ", ".join(self.matchers)
+        return f"silence {self.silence_id} of {self.created_by} until {until}: {self.comment} ({rule})"
+
     def as_json(self) -> dict[str, Any]:
         """The reason as it is recorded and queried."""
         return {
@@ -176,6 +180,19 @@ def muting(silences: Iterable[Silence], labels: Mapping[str, str], now: int) -> 
     """A reason for each silence that mutes a label set now, the one that lasts longest first; empty: send it."""
     found = sorted((one for one in silences if one.mutes(labels, now)), key=lambda one: (-one.ends_at, one.id))
     return [Reason(one.id, tuple(map(str, one.matchers)), one.created_by, one.comment, one.ends_at) for one in found]
+
+
+def silencing(silences: Sequence[Silence], events: Iterable[Mapping[str, Any]], now: int) -> Reason | None:
+    """Why nobody is to hear of a group of events: the silence of the first one when all are muted; None otherwise, and
+    for no events.
+    """
+    found = None
+    for event in events:
+        reasons = muting(silences, labels_of(event), now)
+        if not reasons:
+            return None
+        found = found or reasons[0]
+    return found
 
 
 # --- the life of a silence ----------------------------------------------------------------------------------

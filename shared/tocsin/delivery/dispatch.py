@@ -77,6 +77,8 @@ class Ports:
     slots: SlotStore
     webhooks: WebhookSender
     mails: MailSender
+    #: Why nobody is to hear of a transition's incident now, in one sentence, or None.
+    silenced: Callable[[Transition], str | None] = lambda _: None
     clock: Callable[[], int] = clock.now_ms
     #: Uniform in [0, 1); spreads retries, nothing depends on its quality.
     chance: Callable[[], float] = random.random
@@ -113,7 +115,12 @@ class Dispatcher:
         transition = Transition.from_fact(fact)
         routing = self._routing(transition.project)
         channels = self._ports.channels.get_all(transition.project)
-        return [self._notify(transition, verdict, routing) for verdict in plan(routing, channels, transition)]
+        verdicts = plan(routing, channels, transition)
+        if any(verdict.withheld is None for verdict in verdicts):
+            silence = self._ports.silenced(transition)
+            if silence:
+                verdicts = [one if one.withheld else one.silenced(silence) for one in verdicts]
+        return [self._notify(transition, verdict, routing) for verdict in verdicts]
 
     def deliver(self, reference: Mapping[str, Any]) -> NotificationRecord | None:
         """The next attempt of a record whose outbox row was sent; None if there is no such record.

@@ -24,8 +24,8 @@ TIERS: Final = ("info", "low", "medium", "high", "critical")
 KINDS: Final = ("opened", "escalated", "reopened", "resolved", "acknowledged", "merged")
 DIGESTS: Final = ("hourly", "daily", "off")
 DECISIONS: Final = ("pending", "delivered", "retrying", "withheld", "failed")
-#: Why a notification was withheld: the four answers an account may give.
-WITHHELD_REASONS: Final = ("budget", "muted", "routing", "disabled")
+#: Why a notification was withheld: the five answers an account may give.
+WITHHELD_REASONS: Final = ("budget", "muted", "routing", "disabled", "silenced")
 #: Decisions after which nothing more happens to a record.
 TERMINAL: Final = frozenset({"delivered", "withheld", "failed"})
 

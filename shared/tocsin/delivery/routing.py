@@ -8,7 +8,7 @@ says can change where it goes.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from tocsin.delivery.model import KINDS, TIERS, Channel, Json, PushBudget, Transition, refuse
@@ -112,6 +112,10 @@ class Verdict:
     rule: str | None
     withheld: str | None = None
     detail: str | None = None
+
+    def silenced(self, why: str) -> Verdict:
+        """The verdict when a silence covers what it would tell."""
+        return replace(self, withheld="silenced", detail=why)
 
     @property
     def account(self) -> str | None:

@@ -28,6 +28,7 @@ from tocsin.access.signatures import (
     sign,
     signature_base,
 )
+from tocsin.kernel.errors import Refusal
 from tocsin.kernel.http import Request
 
 AT = NOW // 1000
@@ -359,3 +360,21 @@ def test_we_accept_what_another_implementation_signs(server: Server) -> None:
 )
 def test_the_normal_form_of_a_query(query: dict[str, tuple[str, ...]], text: str) -> None:
     assert normal_query(query) == text
+
+
+def test_a_webhook_signed_as_sentry_does_it_is_its_key(server: Server) -> None:
+    body, key_id = b'{"action":"created"}', server.caller.key_id
+    good = hmac.new(server.secret.encode(), body, hashlib.sha256).hexdigest()
+    caller = server.signatures.authenticate_hook(f"key_{key_id}", body, good)
+    assert (caller.key_id, caller.kind) == (key_id, "signature")
+    for named, sent, signature in (
+        (f"key_{key_id}", body + b" ", good),
+        (f"key_{key_id}", body, good.upper()),
+        (f"key_{key_id}", body, ""),
+        (f"key_{key_id}", body, "\ud800"),
+        (key_id, body, good),
+        ("key_" + "0" * 12, body, good),
+    ):
+        with pytest.raises(Refusal) as caught:
+            server.signatures.authenticate_hook(named, sent, signature)
+        assert caught.value.code == "ERR_SIG_INVALID"

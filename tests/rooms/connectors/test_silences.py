@@ -7,7 +7,18 @@ from typing import Any
 import pytest
 
 from tocsin.connectors import silences
-from tocsin.connectors.silences import Matcher, Silence, expired, labels_of, listed, muting, parse_matcher, placed, read
+from tocsin.connectors.silences import (
+    Matcher,
+    Silence,
+    expired,
+    labels_of,
+    listed,
+    muting,
+    parse_matcher,
+    placed,
+    read,
+    silencing,
+)
 from tocsin.kernel import clock
 from tocsin.kernel.errors import Refusal
 
@@ -179,3 +190,14 @@ def test_at_most_so_many_matchers() -> None:
     many = [{"name": "a", "value": "b", "isRegex": False}] * (silences.MAX_MATCHERS + 1)
     with pytest.raises(Refusal):
         read({**POSTED, "matchers": many}, NOW)
+
+
+def test_a_group_is_silenced_when_all_of_it_is() -> None:
+    event = {"type": "InstanceDown", "source": "prometheus", "tags": {"alertname": "InstanceDown"}}
+    rule = silence(matchers=[{"name": "alertname", "value": "InstanceDown", "isRegex": False}])
+    reason = silencing([rule], [event, event], NOW)
+    assert reason is not None
+    assert str(reason) == f'silence {rule.id} of ann until 2026-11-21T11:00:00.000Z: deploy (alertname="InstanceDown")'
+    assert silencing([rule], [event, {**event, "tags": {}, "type": "DiskFull"}], NOW) is None
+    assert silencing([rule], [], NOW) is None
+    assert silencing([rule], [event], NOW + clock.HOUR) is None

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.delivery_fakes import Bench, Killed, fact, mailbox, webhook
-from tocsin.delivery.dispatch import DISABLE_AFTER_MS, LEASE_MS, SCHEDULE, Policy
+from tocsin.delivery.dispatch import DISABLE_AFTER_MS, LEASE_MS, SCHEDULE, Dispatcher, Policy
 from tocsin.delivery.model import Channel, PushBudget
 from tocsin.delivery.ports import SendResult
 from tocsin.delivery.routing import Routing, Rule, When
@@ -328,6 +328,27 @@ def test_muted_and_unrouted_transitions_are_on_record() -> None:
     (unrouted,) = bench.dispatcher().handle(fact(seq=2, services=["billing"]))
     assert (unrouted.decision, unrouted.reason) == ("withheld", "routing")
     assert bench.receiver.got == []
+
+
+def test_a_silence_withholds_what_would_be_told_and_only_that() -> None:
+    bench = Bench()
+    bench.add(webhook())
+    bench.add(mailbox())
+    bench.world.documents["acme"] = Routing(
+        (
+            Rule("quiet", When(), channels=("chn_ops",), mute=True, proceed=True, reason="migration"),
+            Rule("all", When()),
+        ),
+        version=1,
+    )
+    ports = replace(bench.ports(), silenced=lambda transition: f"silence of {transition.incident_id}")
+    records = {record.channel_id: record for record in Dispatcher(ports, bench.policy).handle(fact())}
+    assert {record.decision for record in records.values()} == {"withheld"}
+    assert {record.reason for record in records.values()} == {"muted", "silenced"}
+    (silenced,) = (record for record in records.values() if record.reason == "silenced")
+    assert silenced.detail == "rule 'all': silence of inc_1"
+    assert bench.receiver.got == []
+    assert bench.postbox.got == []
 
 
 @pytest.mark.parametrize(

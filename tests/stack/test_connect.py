@@ -1,0 +1,210 @@
+"""Senders as they are, against the deployed API: each in its own dialect, with its own kind of credential."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.rooms.connectors.support import SAMPLES, expected, sample
+from tests.rooms.connectors.test_five_ways import WAYS
+from tests.stack.conftest import Deployed, Reply, eventually
+from tools import connectors as tool
+
+from tocsin.access import keys
+from tocsin.access.admin import signing_secret
+from tocsin.aws.key_store import DynamoKeys
+from tocsin.connectors import registry
+from tocsin.kernel import clock
+
+_MOMENT = re.compile(rb"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+#: What a sample says instead of a key: as it is, and as the password of HTTP Basic.
+_KEY = b"tcn_demo"
+_BASIC = base64.b64encode(b"tocsin:" + _KEY).decode()
+#: What becomes of a request's trace in an answer.
+_TRACED = {"requestId"}
+
+
+def shifted(body: bytes, by_ms: int) -> bytes:
+    """A body whose moments are `by_ms` later."""
+    return _MOMENT.sub(lambda found: clock.rfc3339(clock.parse_rfc3339(found[0].decode()) + by_ms).encode(), body)
+
+
+def sent(deployed: Deployed, given: Mapping[str, Any], key: str, *, by_ms: int = 0) -> Reply:
+    """Send a sample's request with a real key in the place of the one it shows."""
+    request = tool.request_of(given)
+    body = request.body
+    if by_ms:
+        body = shifted(body, by_ms)
+    headers = {name: values[0] for name, values in request.headers.items()}
+    if "x-sentry-auth" in headers or "sentry" not in given["path"]:
+        headers = {name: value.replace(_KEY.decode(), key) for name, value in headers.items()}
+    headers = {
+        name: value.replace(_BASIC, base64.b64encode(f"tocsin:{key}".encode()).decode())
+        for name, value in headers.items()
+    }
+    if "gzip" not in headers.get("content-encoding", ""):
+        body = body.replace(_KEY, key.encode())
+    path = given["path"].replace(_KEY.decode(), key)
+    if "/sentry/webhook/" in path:
+        parsed = keys.parse(key)
+        assert parsed is not None
+        path = path.rpartition("/")[0] + f"/key_{parsed.key_id}"
+        secret = signing_secret(deployed.secret("TokenSecretArn"), parsed.key_id)
+        headers["sentry-hook-signature"] = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    return deployed.raw(given["method"], path, body, headers)
+
+
+def new_sender(deployed: Deployed) -> tuple[str, str]:
+    """A project and a key of it that may also sign."""
+    project, key = deployed.new_project()
+    store = DynamoKeys(deployed.table)
+    parsed = keys.parse(key)
+    assert parsed is not None
+    record = store.get(parsed.key_id)
+    assert record is not None
+    store.restore(replace(record, signing=True))
+    return project, key
+
+
+def said(events: list[dict[str, Any]]) -> Counter[tuple[str, str]]:
+    """What identifies events whose ids and times are of the moment."""
+    return Counter((event["source"], event["type"]) for event in events)
+
+
+def keyed(events: list[dict[str, Any]]) -> set[str]:
+    """The dedup_keys of events; one that names none is given its own by default."""
+    return {event["dedup_key"] for event in events if "dedup_key" in event}
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_every_sample_is_answered_and_stored(deployed: Deployed, name: str) -> None:
+    waiting = []
+    for case in [case for one, case in SAMPLES if one == name]:
+        _, key = new_sender(deployed)
+        given, wanted = sample(name, case), expected(name, case)
+        by_ms = clock.now_ms() - clock.parse_rfc3339(given["now"]) if name == "alertmanager_api" else 0
+        reply = sent(deployed, given, key, by_ms=by_ms)
+        assert reply.status == wanted["answer"]["status"], (case, reply)
+        body = wanted["answer"].get("body")
+        if isinstance(body, dict):
+            assert {k: v for k, v in reply.body.items() if k not in _TRACED} == {
+                k: v for k, v in body.items() if k not in _TRACED
+            }, case
+        waiting.append((case, key, wanted["events"]))
+    for case, key, events in waiting:
+
+        def listed(key: str = key, count: int = len(events)) -> list[dict[str, Any]] | None:
+            found: list[dict[str, Any]] = deployed.get("/v1/events?limit=100", key)["items"]
+            return found if len(found) >= count else None
+
+        if events:
+            found = eventually(listed, within_s=40.0)
+            assert said(found) == said(events), case
+            assert keyed(events) <= keyed(found), case
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_a_wrong_key_is_refused_in_the_senders_dialect(deployed: Deployed, name: str) -> None:
+    stranger = replace(deployed, source=f"198.51.100.{registry.names().index(name) + 1}")
+    case = next(case for one, case in SAMPLES if one == name)
+    reply = sent(stranger, sample(name, case), keys.mint()[0])
+    answers = registry.load(name).answers
+    assert reply.status == answers.get("unauthorized", answers["refused"]).status, reply
+
+
+# --- one alert, five ways -----------------------------------------------------------------------------------
+
+
+def test_one_alert_by_five_ways_is_one_incident_that_ends(deployed: Deployed) -> None:
+    """The captures of tests/rooms/connectors/test_five_ways.py in their order, without the pauses between them.
+
+    Three ways give no times, so that without the pauses a relay may fire after the end that Prometheus states: how
+    often it resolves is for the captures' own times, there.
+    """
+    _, key = new_sender(deployed)
+    requests = sorted((sample(way, case)["now"], way, case) for way, cases in WAYS.items() for case in cases)
+    by_ms = clock.now_ms() - clock.parse_rfc3339(requests[-1][0])
+    for _, way, case in requests:
+        given = sample(way, case)
+        reply = sent(deployed, given, key, by_ms=by_ms)
+        assert reply.status == expected(way, case)["answer"]["status"], (way, case, reply)
+
+    def resolved() -> list[dict[str, Any]] | None:
+        found: list[dict[str, Any]] = deployed.get("/v1/incidents?limit=100", key)["items"]
+        return found if found and all(one["status"] == "resolved" for one in found) else None
+
+    (incident,) = eventually(resolved, within_s=60.0)
+    timeline = deployed.get(f"/v1/incidents/{incident['id']}", key)["timeline"]
+    assert Counter(entry["kind"] for entry in timeline)["opened"] == 1
+
+
+# --- the Alertmanager API -----------------------------------------------------------------------------------
+
+API = "/alertmanager/api/v2"
+
+
+def post_alert(deployed: Deployed, key: str, lasts_ms: int, **labels: str) -> None:
+    """Post one alert as Prometheus does, with a lease."""
+    now = clock.now_ms()
+    alert = {"labels": labels, "startsAt": clock.rfc3339(now), "endsAt": clock.rfc3339(now + lasts_ms)}
+    reply = deployed.call("POST", f"{API}/alerts", [alert], key=key)
+    assert reply.status == 200, reply
+
+
+def test_a_silence_withholds_and_says_why(deployed: Deployed) -> None:
+    _, key = deployed.new_project()
+    deployed.made("/v1/channels", {"name": "team mail", "kind": "email", "to": ["oncall@example.com"]}, key)
+    now = clock.now_ms()
+    silence = {
+        "matchers": [{"name": "service", "value": "pay.*", "isRegex": True}],
+        "startsAt": clock.rfc3339(now),
+        "endsAt": clock.rfc3339(now + clock.HOUR),
+        "createdBy": "ann",
+        "comment": "deploy",
+    }
+    made = deployed.call("POST", f"{API}/silences", silence, key=key)
+    assert made.status == 200, made
+    silence_id = made.body["silenceID"]
+    post_alert(deployed, key, clock.HOUR, alertname="InstanceDown", service="payments", severity="critical")
+
+    def withheld() -> Any:
+        return deployed.get("/v1/notifications?decision=withheld", key)["items"]
+
+    (record,) = eventually(withheld, within_s=40.0)
+    assert record["reason"] == "silenced"
+    assert f"silence {silence_id} of ann until " in record["detail"]
+    (alert,) = deployed.call("GET", f"{API}/alerts", key=key).body
+    assert alert["status"] == {"inhibitedBy": [], "silencedBy": [silence_id], "state": "suppressed"}
+
+    assert deployed.call("DELETE", f"{API}/silence/{silence_id}", key=key).status == 200
+    held = deployed.call("GET", f"{API}/silence/{silence_id}", key=key).body
+    assert held["status"]["state"] == "expired"
+    (alert,) = deployed.call("GET", f"{API}/alerts", key=key).body
+    assert alert["status"]["state"] == "active"
+
+
+def test_alerts_and_silences_are_their_projects_own(deployed: Deployed) -> None:
+    _, key = deployed.new_project()
+    _, other = deployed.new_project()
+    post_alert(deployed, key, clock.HOUR, alertname="InstanceDown")
+    assert len(deployed.call("GET", f"{API}/alerts/groups", key=key).body) == 1
+    assert deployed.call("GET", f"{API}/alerts", key=other).body == []
+    assert deployed.call("GET", f"{API}/alerts").status == 401
+
+
+def test_an_alert_that_is_renewed_no_more_resolves(deployed: Deployed) -> None:
+    _, key = deployed.new_project()
+    post_alert(deployed, key, 3 * clock.SECOND, alertname="InstanceDown", severity="critical")
+
+    def resolved() -> bool:
+        items = deployed.get("/v1/incidents", key)["items"]
+        return bool(items) and items[0]["status"] == "resolved"
+
+    eventually(resolved, within_s=100.0, every_s=1.0)

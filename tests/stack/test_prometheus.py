@@ -1,0 +1,159 @@
+"""Prometheus, Alertmanager and amtool themselves, against the deployed API, configured as docs/connectors.md says."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+from tests.stack.conftest import Deployed, eventually
+
+PROMETHEUS = shutil.which("prometheus")
+ALERTMANAGER = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
+AMTOOL = shutil.which("amtool")
+pytestmark = pytest.mark.skipif(
+    not (PROMETHEUS and ALERTMANAGER and AMTOOL),
+    reason="needs prometheus, alertmanager and amtool (Debian: prometheus, prometheus-alertmanager)",
+)
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@contextmanager
+def running(folder: Path, *command: str | None) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that is stopped at the end; its log is in the folder."""
+    words = [word for word in command if word]
+    with (folder / f"{Path(words[0]).name}.log").open("wb") as log:
+        process = subprocess.Popen(words, cwd=folder, stdout=log, stderr=log)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def rules(fires: bool) -> str:
+    """One alert on two instances, or on none."""
+    expr = (
+        'label_replace(vector(1), "instance", "db-1", "", "") or label_replace(vector(1), "instance", "db-2", "", "")'
+    )
+    rule = {
+        "alert": "InstanceDown",
+        "expr": f"({expr}) == {1 if fires else 0}",
+        "labels": {"severity": "critical", "service": "payments"},
+        "annotations": {"summary": "{{ $labels.instance }} is down"},
+    }
+    return yaml.safe_dump({"groups": [{"name": "g", "interval": "1s", "rules": [rule]}]})
+
+
+def write_configuration(folder: Path, api: str, key: str, relay: int) -> None:
+    """Prometheus posts to Tocsin and to an Alertmanager that relays by webhook, PagerDuty, Opsgenie and VictorOps."""
+    address = urlsplit(api)
+    (folder / "key").write_text(key)
+    (folder / "rules.yml").write_text(rules(fires=True))
+    direct = {
+        "scheme": address.scheme,
+        "path_prefix": f"{address.path}/alertmanager",
+        "authorization": {"credentials": key},
+        "static_configs": [{"targets": [address.netloc]}],
+    }
+    relayed = {"static_configs": [{"targets": [f"127.0.0.1:{relay}"]}]}
+    prometheus = {
+        "global": {"evaluation_interval": "1s"},
+        "rule_files": ["rules.yml"],
+        "alerting": {"alertmanagers": [direct, relayed]},
+    }
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(prometheus))
+    webhook = {"url": f"{api}/v1/alertmanager/webhook", "http_config": {"authorization": {"credentials": key}}}
+    receiver = {
+        "name": "tocsin",
+        "webhook_configs": [{**webhook, "send_resolved": True}],
+        "pagerduty_configs": [{"url": f"{api}/v2/enqueue", "routing_key": key}],
+        "opsgenie_configs": [{"api_url": f"{api}/", "api_key": key}],
+        "victorops_configs": [
+            {
+                "api_url": f"{api}/integrations/generic/20131114/alert/",
+                "api_key": key,
+                "routing_key": "team",
+            }
+        ],
+    }
+    route = {"receiver": "tocsin", "group_wait": "1s", "group_interval": "1s", "group_by": ["alertname"]}
+    (folder / "alertmanager.yml").write_text(yaml.safe_dump({"route": route, "receivers": [receiver]}))
+
+
+def test_one_alert_of_prometheus_and_four_receivers_is_one_incident(deployed: Deployed, tmp_path: Path) -> None:
+    _, key = deployed.new_project()
+    relay, own = free_port(), free_port()
+    write_configuration(tmp_path, deployed.contract["api_url"], key, relay)
+
+    def sources() -> set[str]:
+        return {event["source"] for event in deployed.get("/v1/events?limit=100", key)["items"]}
+
+    with (
+        running(
+            tmp_path,
+            ALERTMANAGER,
+            "--config.file=alertmanager.yml",
+            "--storage.path=relay",
+            f"--web.listen-address=127.0.0.1:{relay}",
+            "--cluster.listen-address=",
+        ),
+        running(
+            tmp_path,
+            PROMETHEUS,
+            "--config.file=prometheus.yml",
+            "--storage.tsdb.path=series",
+            "--rules.alert.resend-delay=1s",
+            f"--web.listen-address=127.0.0.1:{own}",
+        ) as prometheus,
+    ):
+        wanted = {"prometheus", "alertmanager"}
+        eventually(lambda: sources() >= wanted and len(sources()) >= 5, within_s=60.0, every_s=0.5)
+        items = deployed.get("/v1/incidents", key)["items"]
+        assert [one["status"] for one in items] == ["open"]
+
+        (tmp_path / "rules.yml").write_text(rules(fires=False))
+        prometheus.send_signal(signal.SIGHUP)
+
+        def resolved() -> Any:
+            found = deployed.get("/v1/incidents", key)["items"]
+            return found if all(one["status"] == "resolved" for one in found) else None
+
+        assert len(eventually(resolved, within_s=60.0, every_s=0.5)) == 1
+
+
+def test_amtool_sets_lists_and_ends_silences(deployed: Deployed, tmp_path: Path) -> None:
+    _, key = deployed.new_project()
+    (tmp_path / "http.yml").write_text(yaml.safe_dump({"authorization": {"credentials": key}}))
+
+    def amtool(*words: str) -> str:
+        command = [
+            str(AMTOOL),
+            f"--alertmanager.url={deployed.contract['api_url']}/alertmanager",
+            f"--http.config.file={tmp_path / 'http.yml'}",
+            *words,
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    amtool("alert", "add", "InstanceDown", "service=payments")
+    silence_id = amtool("silence", "add", "service=~pay.*", "--duration=1h", "--author=ann", "--comment=deploy").strip()
+    assert silence_id in amtool("silence", "query")
+    assert "InstanceDown" in amtool("alert", "query", "--silenced")
+    amtool("silence", "expire", silence_id)
+    assert silence_id not in amtool("silence", "query")
+    assert "InstanceDown" in amtool("alert", "query")
