@@ -193,7 +193,7 @@ def dispatch(request: Request, principal_of: Callable[[Request], Principal], roo
     """Answer one request to a keyed route. `principal_of` authenticates. Raises Refusal for everything that
     is refused.
 
-    The order is fixed: unknown path, foreign origin, method, credential, scope, id, query, body, admin token, service.
+    The order is fixed: unknown path, foreign origin, method, credential, scope, id, query, body, admin token, operator, service.
     Nothing is read from any store before the scope is known to be held, and nothing is written before the
     body is accepted.
     """
@@ -214,8 +214,6 @@ def dispatch(request: Request, principal_of: Callable[[Request], Principal], roo
         require(principal, route.scope)
         if route.scope.partition(":")[0] in CONFIRMED:
             rooms.access().directory.confirm(principal, route.scope)
-        if route.operator:
-            rooms.access().projects.require_operator(principal)
         if route.names is not None and not GRAMMARS[route.names].fullmatch(identifier):
             not_found()
         if route.within is not None and not GRAMMARS[route.within].fullmatch(part):
@@ -226,6 +224,8 @@ def dispatch(request: Request, principal_of: Callable[[Request], Principal], roo
             if route.admin_token:
                 hashed = access.hash_of(principal, request, document)
                 rooms.access().tokens().spend(request.header("x-admin-token"), principal, hashed)
+            if route.operator:
+                rooms.access().projects.require_operator(principal)
             answer = service(Call(route, request, principal, identifier, query, body, document, part), rooms)
     except Refusal as refusal:
         refusal.headers = {**cross, **refusal.headers}
