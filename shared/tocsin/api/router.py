@@ -193,7 +193,8 @@ def dispatch(request: Request, principal_of: Callable[[Request], Principal], roo
     """Answer one request to a keyed route. `principal_of` authenticates. Raises Refusal for everything that
     is refused.
 
-    The order is fixed: unknown path, foreign origin, method, credential, scope, id, query, body, admin token, operator, service.
+    The order is fixed: unknown path, foreign origin, method, credential, scope, id, query, body, admin token, operator,
+    service.
     Nothing is read from any store before the scope is known to be held, and nothing is written before the
     body is accepted.
     """
