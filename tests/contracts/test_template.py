@@ -233,6 +233,23 @@ def test_dead_letters_and_failing_functions_raise_alarms() -> None:
         assert json.dumps({"Ref": f"{name.capitalize()}Function"}) in watched
 
 
+def test_faults_of_both_fronts_raise_alarms_and_cost_where_a_budget_is_set() -> None:
+    api, bulk, budget = (RESOURCES[name] for name in ("ApiFaultsAlarm", "BulkFaultsAlarm", "Budget"))
+    assert (api["Properties"]["MetricName"], api["Properties"]["Statistic"]) == ("5XXError", "Average")
+    assert api["Properties"]["Dimensions"][0]["Value"] == RESOURCES["Api"]["Properties"]["Name"]
+    assert bulk["Properties"]["Dimensions"] == [{"Name": "FunctionName", "Value": {"Ref": "IngestFunction"}}]
+    # No emulator knows the resource, and nobody is told without a topic.
+    assert TEMPLATE["Parameters"]["MonthlyBudget"]["Default"] == 0
+    assert budget["Condition"] == "HasBudget"
+    assert {"Condition": "HasAlarmTopic"} in TEMPLATE["Conditions"]["HasBudget"]["Fn::And"]
+    for alarm in (body["Properties"] for body in RESOURCES.values() if body["Type"] == "AWS::CloudWatch::Alarm"):
+        assert alarm["AlarmActions"]["Fn::If"][0] == "HasAlarmTopic"
+
+
+def test_queues_are_encrypted() -> None:
+    assert all(queue["SqsManagedSseEnabled"] is True for queue in QUEUES.values())
+
+
 def test_rules_feed_queues_that_admit_them() -> None:
     rules = {name: body["Properties"] for name, body in RESOURCES.items() if body["Type"] == "AWS::Events::Rule"}
     (policy,) = (body["Properties"] for body in RESOURCES.values() if body["Type"] == "AWS::SQS::QueuePolicy")

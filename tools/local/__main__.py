@@ -135,6 +135,7 @@ def stack_tests(arguments: list[str]) -> int:
         **os.environ,
         "TOCSIN_HOME": ".local/test",
         "TOCSIN_PORT": os.environ.get("TOCSIN_TEST_PORT") or "4966",
+        "TOCSIN_ENFORCE": "1",
     }
     home = current(env)
     emulator.stop(home)

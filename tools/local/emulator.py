@@ -19,8 +19,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tools.local.home import REGION, SHARED, Home, LocalError
+from tools.local.home import REGION, ROOT, SHARED, Home, LocalError
 
+ENFORCING = ROOT / "tools" / "local" / "enforcing.py"
 START_S = 30.0
 STOP_S = 60.0
 
@@ -73,7 +74,7 @@ def start(home: Home) -> bool:
     with pid_file.open("a+") as lock, log.open("ab") as output:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         process = subprocess.Popen(
-            [str(python), "-m", "ministack"],
+            [str(python), *(["-P", str(ENFORCING), str(home.calls)] if home.enforced else ["-m", "ministack"])],
             cwd=home.folder,
             env=environment(home),
             stdin=subprocess.DEVNULL,
@@ -138,6 +139,7 @@ def environment(home: Home) -> dict[str, str]:
         "STATE_DIR": str(data / "state"),
         "S3_PERSIST": "1",
         "S3_DATA_DIR": str(data / "s3"),
+        **({"AUTH": "true"} if home.enforced else {}),
     }
 
 

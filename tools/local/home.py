@@ -30,6 +30,13 @@ class Home:
     folder: Path
     port: int
     target: str
+    #: Whether functions act under their own roles, so that policies hold, and their calls are recorded.
+    enforced: bool = False
+
+    @property
+    def calls(self) -> Path:
+        """What the functions' roles asked for since the emulator's start, where policies are enforced."""
+        return self.folder / "calls.jsonl"
 
     @property
     def endpoint(self) -> str:
@@ -72,7 +79,7 @@ def current(environment: dict[str, str] | None = None) -> Home:
     folder = Path(env["TOCSIN_HOME"]) if env.get("TOCSIN_HOME") else default
     folder = folder if folder.is_absolute() else ROOT / folder
     folder.mkdir(parents=True, exist_ok=True)
-    return Home(folder=folder, port=int(raw), target=target)
+    return Home(folder=folder, port=int(raw), target=target, enforced=env.get("TOCSIN_ENFORCE") == "1")
 
 
 def python_minor() -> str:
