@@ -10,6 +10,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -34,7 +35,10 @@ pytestmark = pytest.mark.stack
 
 ROOT = Path(__file__).resolve().parents[2]
 EVENTS, PER_REQUEST, ROUNDS = 1_000, 20, 3
-TIMEOUT_S, VISIBILITY_S = 8, 5
+KILLS = 25
+SENDERS = 4
+WORKERS = 6  # a killed one keeps its place until its time-out
+TIMEOUT_S, VISIBILITY_S = 4, 3
 SERVICES = ("web", "cart", "pay", "search", "mail")
 
 
@@ -92,12 +96,13 @@ class ScoreFunction:
         self.name = f"{deployed.contract['stack']}-score"
         self.queue = deployed.outputs["ScoreQueueUrl"]
         self.folder = folder
+        self.batch = 1 if broken else 3  # copies of a message must not meet in one worker, where they do no harm
         plan = {
             "folder": str(folder),
             "broken": broken,
-            "pause_s": 1.0,
+            "pause_s": [0.5, 1.5] if broken else [0.2, 0.8],
             "timeout_ms": TIMEOUT_S * 1000,
-            "lifetime_ms": 100,
+            "lifetime_ms": 0 if broken else 100,
             "lost_answers": 0.03,
         }
         self.package = self._zip(
@@ -118,18 +123,20 @@ class ScoreFunction:
         return buffer.getvalue()
 
     def __enter__(self) -> ScoreFunction:
-        self._configure(self.package, TIMEOUT_S, VISIBILITY_S, 4)
+        self._configure(self.package, TIMEOUT_S, VISIBILITY_S, self.batch, {"MaximumConcurrency": WORKERS})
         return self
 
     def __exit__(self, *error: object) -> None:
         original = self._zip({"handler.py": (ROOT / "functions/score/handler.py").read_text()})
-        self._configure(original, 20, 120, self.mapping["BatchSize"])
+        self._configure(original, 20, 120, self.mapping["BatchSize"], self.mapping["ScalingConfig"])
 
-    def _configure(self, package: bytes, timeout_s: int, visibility_s: int, batch: int) -> None:
+    def _configure(
+        self, package: bytes, timeout_s: int, visibility_s: int, batch: int, scaling: dict[str, int]
+    ) -> None:
         self.client.update_function_code(FunctionName=self.name, ZipFile=package)
         self.client.update_function_configuration(FunctionName=self.name, Timeout=timeout_s)
         self.sqs.set_queue_attributes(QueueUrl=self.queue, Attributes={"VisibilityTimeout": str(visibility_s)})
-        self.client.update_event_source_mapping(UUID=self.mapping["UUID"], BatchSize=batch)
+        self.client.update_event_source_mapping(UUID=self.mapping["UUID"], BatchSize=batch, ScalingConfig=scaling)
 
     def stages(self) -> list[dict[str, Any]]:
         path = self.folder / "stages.jsonl"
@@ -139,7 +146,7 @@ class ScoreFunction:
 class Killer(threading.Thread):
     """Kills workers while they hold a batch, most often between mark and commit, and sends their messages again."""
 
-    CHANCES: ClassVar = {"begin": 0.1, "claimed": 0.3, "committing": 0.15, "committed": 0.15}
+    CHANCES: ClassVar = {"begin": 0.12, "claimed": 0.4, "committing": 0.25, "committed": 0.2}
 
     def __init__(self, function: ScoreFunction, kills: int, copies: int) -> None:
         super().__init__(daemon=True)
@@ -201,7 +208,7 @@ def event(number: int) -> dict[str, Any]:
     }
 
 
-def chaos(deployed: Deployed, folder: Path, *, broken: bool) -> Run:
+def chaos(deployed: Deployed, folder: Path, *, broken: bool, events: int = EVENTS, kills: int = KILLS) -> Run:
     run = Run()
     project, key = deployed.new_project()
     receiver = Receiver(deployed.contract["receiver"], project)
@@ -209,9 +216,9 @@ def chaos(deployed: Deployed, folder: Path, *, broken: bool) -> Run:
     assert deployed.call("POST", "/v1/channels", channel, key=key).status == 201
     try:
         with ScoreFunction(deployed, folder, broken=broken) as function:
-            killer = Killer(function, kills=25, copies=EVENTS // PER_REQUEST)
+            killer = Killer(function, kills=kills, copies=events // PER_REQUEST)
             killer.start()
-            send(deployed, key, run)
+            send(deployed, key, events, run)
             settle(deployed, project, killer)
             run.kills, run.copies = killer.kills, killer.copies
         run.parked = replay(deployed, project, killer)
@@ -223,14 +230,18 @@ def chaos(deployed: Deployed, folder: Path, *, broken: bool) -> Run:
     return run
 
 
-def send(deployed: Deployed, key: str, run: Run) -> None:
+def send(deployed: Deployed, key: str, events: int, run: Run) -> None:
     """Every batch three times in a row, so that copies of an event meet in workers that run side by side."""
-    for start in range(0, EVENTS, PER_REQUEST):
+
+    def post(start: int) -> set[str]:
         batch = [event(i) for i in range(start, start + PER_REQUEST)]
-        for _ in range(ROUNDS):
-            reply = deployed.call("POST", "/v1/events", batch, key=key)
-            assert reply.status == 202, reply
-            run.accepted |= {item["event_id"] for item in reply.body["data"]["items"]}
+        reply = deployed.call("POST", "/v1/events", batch, key=key)
+        assert reply.status == 202, reply
+        return {item["event_id"] for item in reply.body["data"]["items"]}
+
+    with ThreadPoolExecutor(SENDERS) as pool:
+        starts = [start for start in range(0, events, PER_REQUEST) for _ in range(ROUNDS)]
+        run.accepted.update(*pool.map(post, starts))
 
 
 def depth(deployed: Deployed, output: str) -> int:
@@ -242,7 +253,7 @@ def depth(deployed: Deployed, output: str) -> int:
 
 def settle(deployed: Deployed, project: str, killer: Killer) -> None:
     """Until the queues are empty and correlation has caught up; the killer stops when it has had its share."""
-    deadline = time.monotonic() + 150
+    deadline = time.monotonic() + 240
     quiet = 0
     while quiet < 5:
         assert time.monotonic() < deadline, "the queues do not drain"
@@ -296,7 +307,6 @@ def replay(deployed: Deployed, project: str, killer: Killer) -> int:
 
 def check(run: Run) -> None:
     """Every invariant of the recount."""
-    assert len(run.accepted) == EVENTS
     stored = set(run.stored)
     assert stored == run.accepted, "events were lost or invented"
     assert max(run.stored.values()) == 1, "events were stored twice"
@@ -308,10 +318,20 @@ def check(run: Run) -> None:
     assert run.due.keys() == run.delivered.keys(), "a notification was not delivered, or never decided on"
 
 
+def complaint(run: Run) -> str:
+    """The first invariant that does not hold; empty when all do."""
+    try:
+        check(run)
+    except AssertionError as error:
+        return str(error)
+    return ""
+
+
 def test_killed_workers_and_duplicates_store_each_event_once(deployed: Deployed, tmp_path: Path) -> None:
     run = chaos(deployed, tmp_path, broken=False)
     print(f"kills that hit a running batch: {dict(Counter(run.kills))}")
     print(f"copies: {run.copies}; messages replayed from dead letters: {run.parked}")
+    assert len(run.accepted) == EVENTS
     assert len(run.kills) >= 20
     assert run.kills.count("claimed") >= 5
     assert run.copies >= 0.3 * EVENTS // PER_REQUEST
@@ -319,6 +339,12 @@ def test_killed_workers_and_duplicates_store_each_event_once(deployed: Deployed,
 
 
 def test_the_same_run_fails_without_the_commit_condition(deployed: Deployed, tmp_path: Path) -> None:
-    run = chaos(deployed, tmp_path, broken=True)
-    with pytest.raises(AssertionError, match=r"twice|counter|incident"):
-        check(run)
+    """Races are made likely, not certain: a run in which none happened proves nothing and is done again."""
+    for attempt in range(4):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        run = chaos(deployed, folder, broken=True, events=100, kills=2)
+        if broken := complaint(run):
+            assert re.search(r"twice|counter|incident", broken), broken
+            return
+    pytest.fail("no run was told apart from a sound one")

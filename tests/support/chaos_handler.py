@@ -55,7 +55,7 @@ real_claim, real_commit, real_put_write = DynamoLedger.claim, DynamoLedger.commi
 def claim(self: DynamoLedger, *arguments: Any, **named: Any) -> Any:
     marks = real_claim(self, *arguments, **named)
     note("claimed")
-    time.sleep(random.uniform(0.2, PLAN["pause_s"]))
+    time.sleep(random.uniform(*PLAN["pause_s"]))
     return marks
 
 
