@@ -6,7 +6,8 @@ partition, and services that are inadmissible or not least do not influence it.
 
 `first_failure` and `decide_by_definition` say what a decision is. `Engine` says the same fast: per capability and
 profile it keeps services in winning order and, for everything a request can ask, the set of services that pass as an
-integer with one bit each; a decision is an intersection and its lowest bit.
+integer with one bit each; a decision is an intersection and its lowest bit. What requests have in common (all but who
+asks and the limits) is intersected once and remembered.
 """
 
 from __future__ import annotations
@@ -78,10 +79,14 @@ GATES: Final = (
 )
 #: Gates for which an index learns who passes, one asked value after another.
 _LEARNT: Final = ("capabilities", "input", "output", "scopes", "tags")
+#: Attributes of a request that are the same for all requests of a shape.
+_OF_SHAPE: Final = frozenset({"capabilities", "scopes", "tags", "level", "profile"})
 WINNER: Final = "winner"
 DOMINATED: Final = "dominated"
-#: Values of a gate that an index remembers; each costs a bit per service.
+#: Values of a gate, and shapes of requests, that an index remembers; each costs a bit per service.
 _CACHED: Final = 256
+#: Services whose limits are compared one by one before all are intersected.
+_TRIED: Final = 6
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,22 @@ class Request:
     @cached_property
     def level(self) -> int:
         return LEVELS.index(self.attributes["level"])
+
+    @cached_property
+    def way(self) -> tuple[str, str]:
+        """Capability and profile: the ranking in which the winner is looked for."""
+        return self.document["capabilities"][0], self.document["profile"]
+
+    @cached_property
+    def shape(self) -> bytes:
+        """What decides the gates that do not compare quantities, as something to look up by."""
+        asked = self.attributes
+        return canonical_json([asked[name] for name in (*_LEARNT, "level")])
+
+    @cached_property
+    def limits(self) -> tuple[int, int, int, int]:
+        asked = self.document
+        return asked["trust"], asked["cost_pusd"], asked["latency_us"], asked["error_ppb"]
 
 
 @dataclass(frozen=True)
@@ -283,13 +304,23 @@ class _AtMost:
 
 
 class _Rule(NamedTuple):
-    """A rule as a conjunction: what only the request decides, which services can meet the rest, and what of it has
-    to be asked of both."""
+    """A rule as a conjunction: what the shape of the request decides, what the rest of it does, which services can
+    meet what only services decide, and what has to be asked of both."""
 
     effect: str
+    of_shape: tuple[Condition, ...]
     of_request: tuple[Condition, ...]
     services: int
     of_both: tuple[Condition, ...]
+
+
+class _Known(NamedTuple):
+    """What an index knows of a shape: services that pass all gates that it decides, those of them that are permitted
+    whatever else is asked, and the rules that are left to ask."""
+
+    able: int
+    permitted: int
+    rules: tuple[_Rule, ...]
 
 
 def _conjuncts(condition: Condition) -> Iterator[Condition]:
@@ -305,6 +336,8 @@ class _Index:
 
     def __init__(self, contracts: Sequence[Contract], policy: Policy) -> None:
         self.contracts, size = contracts, len(contracts)
+        self.services = [Service(contract["name"], contract["version"]) for contract in contracts]
+        self._promises = [(of["trust"], of["cost_pusd"], of["latency_us"], of["error_ppb"]) for of in contracts]
         self.attributes = [attributes(contract) for contract in contracts]
         self._all = (1 << size) - 1
         self._active = _where(contracts, lambda c: c["state"] == "active")
@@ -321,11 +354,11 @@ class _Index:
         }
         self._least_trust = _AtMost([-contract["trust"] for contract in contracts])
         self._limits = [
-            (name, _AtMost([contract[name] for contract in contracts]))
-            for name in ("cost_pusd", "latency_us", "error_ppb")
+            _AtMost([contract[name] for contract in contracts]) for name in ("cost_pusd", "latency_us", "error_ppb")
         ]
         self._rules = [self._rule(rule) for rule in policy["rules"]]
         self._passing: dict[str, dict[Any, int]] = {kind: {} for kind in _LEARNT}
+        self._shapes: dict[bytes, _Known] = {}
         self._health: tuple[Health | None, int] = (None, self._all)
 
     def _rule(self, rule: Mapping[str, Any]) -> _Rule:
@@ -335,7 +368,9 @@ class _Index:
         alone = [*parts.get(frozenset({"service"}), ()), *parts.get(frozenset(), ())]
         services = _where(self.attributes, lambda of: all(evaluate(part, {}, of) for part in alone))
         both = parts.get(frozenset({"request", "service"}), ())
-        return _Rule(rule["effect"], tuple(parts.get(frozenset({"request"}), ())), services, tuple(both))
+        asked = parts.get(frozenset({"request"}), ())
+        shared = tuple(part for part in asked if _decided_by_shape(part))
+        return _Rule(rule["effect"], shared, tuple(one for one in asked if one not in shared), services, tuple(both))
 
     def _having(self, kind: str, words: tuple[str, ...]) -> int:
         made = self._all
@@ -353,18 +388,54 @@ class _Index:
 
     def first(self, request: Request, health: Health) -> int | None:
         """Position of the winner, or None."""
-        asked, able = request.attributes, self._active
+        known = self._shapes.get(request.shape) or self._know(request)
+        able = known.able
+        if health.down:
+            able &= self._up(health)
+        if known.rules:
+            return self._permitted(able & self._within(request), known, request.attributes)
+        trust, cost, latency, error = request.limits
+        for _ in range(_TRIED):
+            if not able:
+                return None
+            lowest = able & -able
+            at = lowest.bit_length() - 1
+            promised = self._promises[at]
+            if promised[0] >= trust and promised[1] <= cost and promised[2] <= latency and promised[3] <= error:
+                return at
+            able ^= lowest
+        able &= self._within(request)
+        return (able & -able).bit_length() - 1 if able else None
+
+    def _know(self, request: Request) -> _Known:
+        """What the shape of a request decides."""
+        asked, able = request.attributes, self._active & self._cleared[request.level]
         for kind, value in request.parts:
             passing = self._passing[kind].get(value)
             able &= self._learn(kind, value, asked) if passing is None else passing
-            if not able:
-                return None
-        if health.down:
-            able &= self._up(health)
-        able &= self._cleared[request.level] & self._least_trust.bits(-asked["trust"])
-        for name, limits in self._limits:
-            able &= limits.bits(asked[name])
-        return self._permitted(able, asked)
+        permitted, left = 0, []
+        for rule in self._rules:
+            if not rule.services & able or not all(evaluate(part, asked, {}) for part in rule.of_shape):
+                continue
+            if rule.of_request or rule.of_both:
+                left.append(rule)
+            elif rule.effect == "forbid":
+                able &= ~rule.services
+            else:
+                permitted |= rule.services
+        known = _Known(able if left else able & permitted, permitted, tuple(left))
+        if len(self._shapes) >= _CACHED:
+            self._shapes.clear()
+        self._shapes[request.shape] = known
+        return known
+
+    def _within(self, request: Request) -> int:
+        """Services whose promises are within the request's limits."""
+        trust, *most = request.limits
+        able = self._least_trust.bits(-trust)
+        for limits, limit in zip(self._limits, most, strict=True):
+            able &= limits.bits(limit)
+        return able
 
     def _learn(self, kind: str, value: Any, asked: Mapping[str, Any]) -> int:
         """Which services pass a gate for what is asked of it."""
@@ -394,12 +465,10 @@ class _Index:
                 made |= services
         return made
 
-    def _permitted(self, able: int, asked: Mapping[str, Any]) -> int | None:
+    def _permitted(self, able: int, known: _Known, asked: Mapping[str, Any]) -> int | None:
         """Lowest of the able that no forbid rule meets and some permit rule does."""
-        permitted, open_rules = 0, []
-        for rule in self._rules:
-            if not able:
-                return None
+        permitted, open_rules = known.permitted, []
+        for rule in known.rules:
             if not rule.services & able or not all(evaluate(part, asked, {}) for part in rule.of_request):
                 continue
             if rule.of_both:
@@ -428,6 +497,11 @@ class _Index:
         return permitted
 
 
+def _decided_by_shape(condition: Condition) -> bool:
+    """Whether a condition on the request has one value for all requests of a shape."""
+    return all(node[1] in _OF_SHAPE for node in policies.nodes(condition) if node[0] == "request")
+
+
 def _groups(contracts: Sequence[Contract], name: str) -> Iterable[list[int]]:
     """Positions of contracts with equal types."""
     at: dict[bytes, list[int]] = {}
@@ -444,14 +518,13 @@ class Engine:
         self._indexes: dict[tuple[str, str], _Index] = {}
 
     def _index(self, request: Request) -> _Index:
-        capability, profile = request.document["capabilities"][0], request.document["profile"]
-        index = self._indexes.get((capability, profile))
+        index = self._indexes.get(request.way)
         if index is None:
             weights_of(request, self.snapshot.policy)
-            ranking = self.snapshot.ranking(capability, profile)
+            ranking = self.snapshot.ranking(*request.way)
             index = _Index([self.snapshot.contracts[i] for i in ranking], self.snapshot.policy)
             if index.contracts:  # what nobody offers is not worth remembering, and there is no end of it
-                self._indexes[capability, profile] = index
+                self._indexes[request.way] = index
         return index
 
     def winner(self, request: Request, health: Health) -> Contract | None:
@@ -462,8 +535,9 @@ class Engine:
 
     def decide(self, request: Request, health: Health) -> Receipt:
         """The decision with what it was made of."""
-        won = self.winner(request, health)
-        service = Service(won["name"], won["version"]) if won else None
+        index = self._index(request)
+        at = index.first(request, health)
+        service = None if at is None else index.services[at]
         return Receipt(request.digest, self.snapshot.name, health.digest, service)
 
     def explain(self, request: Request, health: Health) -> list[Verdict]:
