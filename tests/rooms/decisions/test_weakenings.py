@@ -169,7 +169,7 @@ ENGINE = [
     ("able &= permitted\n", "pass\n"),
     ("able &= self._within(request)\n        return", "return"),
     ('(*_LEARNT, "level")', "_LEARNT"),
-    ('frozenset({"capabilities", "scopes"', 'frozenset({"trust", "capabilities", "scopes"'),
+    ('frozenset({"capabilities", "scopes"', 'frozenset({"principal", "capabilities", "scopes"'),
     (
         'if rule.effect == "forbid":\n                    return False',
         'if rule.effect == "forbid":\n                    return True',
