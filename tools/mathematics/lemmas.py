@@ -9,7 +9,6 @@ from typing import Final
 
 import cvc5
 import z3
-
 from tools.mathematics.symbolic import ROOT
 
 FOLDER: Final = ROOT / "configs" / "math"

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import ModuleType
 from typing import Any, Final
 
 import z3
-
 from tools.mathematics import symbolic
 from tools.mathematics.symbolic import Bool, Down, Int, State, Text, Words, paths, term, type_of
 
@@ -23,7 +22,7 @@ PPB: Final = 10**9
 
 #: (facts under which, what then must hold).
 Claim = tuple[Any, Any]
-Load = Callable[[str], ModuleType]
+Claims = Callable[[ModuleType], Iterator[Claim]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +34,14 @@ class Obligation:
     module: str
     code: tuple[str, ...]
     lemmas: tuple[str, ...]
-    claims: Callable[[ModuleType], Iterator[Claim]]
+    claims: Claims
 
 
 OBLIGATIONS: Final[dict[str, Obligation]] = {}
 
 
-def _of(name: str, statement: str, module: str, code: str, lemmas: str) -> Callable[..., Any]:
-    def keep(claims: Callable[[ModuleType], Iterator[Claim]]) -> Callable[[ModuleType], Iterator[Claim]]:
+def _of(name: str, statement: str, module: str, code: str, lemmas: str) -> Callable[[Claims], Claims]:
+    def keep(claims: Claims) -> Claims:
         path = module if "/" in module else f"{DECISIONS}{module}.py"
         OBLIGATIONS[name] = Obligation(name, statement, path, tuple(code.split()), tuple(lemmas.split()), claims)
         return claims
@@ -142,7 +141,7 @@ def _gates(run: Callable[[Any, Any, Any], Any]) -> Iterator[Claim]:
         "permit": s["permits"].of,
     }
     seen = set()
-    for facts, reason in paths(lambda: run(r, s, down)):
+    for facts, reason in paths(partial(run, r, s, down)):
         seen.add(reason)
         before = list(gates)[: list(gates).index(reason)] if reason else list(gates)
         failing = z3.Not(gates[reason]) if reason in gates else z3.BoolVal(reason is None)
@@ -200,9 +199,11 @@ def _rules(policies: ModuleType) -> Iterator[Claim]:
 def _checker_rules(checker: ModuleType) -> Iterator[Claim]:
     nothing = frozenset[str]()
     side = {
-        **{name: 0 for name in ("trust", "cost_pusd", "latency_us", "error_ppb")},
-        **{name: nothing for name in ("capabilities", "scopes")},
-        **{"input": type_of("t"), "output": type_of("t"), "data_class": {"level": 0, "tags": nothing}},
+        **dict.fromkeys(("trust", "cost_pusd", "latency_us", "error_ppb"), 0),
+        **dict.fromkeys(("capabilities", "scopes"), nothing),
+        "input": type_of("t"),
+        "output": type_of("t"),
+        "data_class": {"level": 0, "tags": nothing},
     }
     service = {**side, "name": "s", "version": 1, "state": "active"}
     same = symbolic.subtype(side["input"], side["input"])
@@ -220,7 +221,7 @@ def _permitting(run: Callable[[Any, Any], Any], *given: Bool) -> Iterator[Claim]
         forbids = [i for i, effect in enumerate(effects) if effect == "forbid"]
         permitted = z3.Or(*[held[f"c{i}"].of for i, effect in enumerate(effects) if effect == "permit"])
         none = z3.And(*[z3.Not(held[f"c{i}"].of) for i in forbids])
-        for facts, reason in paths(lambda rules=rules, held=held: run(rules, held), *given):
+        for facts, reason in paths(partial(run, rules, held), *given):
             if reason is None or reason == "permit":
                 yield facts, z3.And(none, permitted if reason is None else z3.Not(permitted))
             else:
@@ -252,25 +253,24 @@ def _checker_conditions(checker: ModuleType) -> Iterator[Claim]:
 
 
 def _operators(run: Callable[[Any, Any, Any], Any]) -> Iterator[Claim]:
-    r = {"n": Int("n"), "w": Words("w"), "p": Bool(z3.Bool("p")), "t": Text("t")}
-    s = {"n": Int("m"), "w": Words("v"), "p": Bool(z3.Bool("q")), "t": Text("u")}
-    a, b = (lambda name: ["request", name]), (lambda name: ["service", name])
+    r: dict[str, Any] = {"n": Int("n"), "w": Words("w"), "p": Bool(z3.Bool("p")), "t": Text("t")}
+    s: dict[str, Any] = {"n": Int("m"), "w": Words("v"), "p": Bool(z3.Bool("q")), "t": Text("u")}
     n, m, p, q = r["n"].of, s["n"].of, r["p"].of, s["p"].of
-    meanings = [
-        (["le", a("n"), b("n")], z3.Not(n > m)),
-        (["le", b("n"), ["value", 7]], z3.Not(m > 7)),
-        (["eq", a("n"), b("n")], z3.And(n <= m, n >= m)),
-        (["eq", a("t"), b("t")], r["t"].of == s["t"].of),
-        (["subset", a("w"), b("w")], _inside(r["w"], s["w"])),
-        (["in", a("t"), b("w")], _member(r["t"], s["w"])),
-        (["not", a("p")], z3.Not(p)),
-        (["and", a("p"), b("p"), a("p")], z3.And(p, q)),
-        (["or", a("p"), b("p")], z3.Or(p, q)),
-        (["not", ["or", ["not", a("p")], ["le", a("n"), b("n")]]], z3.And(p, n > m)),
+    meanings: list[tuple[Any, Any]] = [
+        (["le", ["request", "n"], ["service", "n"]], z3.Not(n > m)),
+        (["le", ["service", "n"], ["value", 7]], z3.Not(m > 7)),
+        (["eq", ["request", "n"], ["service", "n"]], z3.And(n <= m, n >= m)),
+        (["eq", ["request", "t"], ["service", "t"]], r["t"].of == s["t"].of),
+        (["subset", ["request", "w"], ["service", "w"]], _inside(r["w"], s["w"])),
+        (["in", ["request", "t"], ["service", "w"]], _member(r["t"], s["w"])),
+        (["not", ["request", "p"]], z3.Not(p)),
+        (["and", ["request", "p"], ["service", "p"], ["request", "p"]], z3.And(p, q)),
+        (["or", ["request", "p"], ["service", "p"]], z3.Or(p, q)),
+        (["not", ["or", ["not", ["request", "p"]], ["le", ["request", "n"], ["service", "n"]]]], z3.And(p, n > m)),
     ]
     for node, meaning in meanings:
-        for facts, value in paths(lambda node=node: bool(run(node, r, s))):
-            yield facts, meaning if value else z3.Not(meaning)
+        for facts, value in paths(partial(run, node, r, s)):
+            yield facts, term(value) == meaning
 
 
 def _member(word: Text, words: Words) -> Any:
@@ -311,7 +311,7 @@ def _checker_weight(checker: ModuleType) -> Iterator[Claim]:
 
 class _Snapshot:
     def __init__(self, names: tuple[tuple[str, int], ...]) -> None:
-        self.policy = {"profiles": {"p": {}}}
+        self.policy: dict[str, Any] = {"profiles": {"p": {}}}
         self.contracts = [{"name": name, "version": version} for name, version in names]
 
 
@@ -330,7 +330,10 @@ def _least(routing: ModuleType) -> Iterator[Claim]:
     names = (("a", 1), ("a", 2), ("b", 1))
     j = {of: Int(f"j_{of[0]}{of[1]}") for of in names}
     able = {of: Bool(z3.Bool(f"able_{of[0]}{of[1]}")) for of in names}
-    at = lambda c: (c["name"], c["version"])  # noqa: E731
+
+    def at(contract: Mapping[str, Any]) -> tuple[str, int]:
+        return contract["name"], contract["version"]
+
     routing.__dict__["first_failure"] = lambda _r, contract, *_: None if able[at(contract)] else "gate"
     routing.__dict__["key"] = lambda contract, _: (j[at(contract)], *at(contract))
     try:
@@ -366,8 +369,7 @@ def _totals(plans: ModuleType) -> Iterator[Claim]:
     for count in range(4):
         inputs = [(Int(f"c{i}"), Int(f"l{i}"), Int(f"e{i}")) for i in range(count)]
         positive = [part >= 0 for one in inputs for part in one]
-        run = lambda fed=inputs: plans.compose(service, fed)  # noqa: E731
-        for facts, (cost, latency, error) in paths(run, *positive):
+        for facts, (cost, latency, error) in paths(partial(plans.compose, service, inputs), *positive):
             added = service["error_ppb"].of + z3.Sum(0, *[e.of for _, _, e in inputs])
             wait = term(latency) - service["latency_us"].of
             longest = z3.And(
@@ -448,7 +450,10 @@ def _window(control: ModuleType) -> Iterator[Claim]:
 def _retries(control: ModuleType) -> Iterator[Claim]:
     earned, done, tokens, burst, rate = (Int(n) for n in ("earned", "done", "tokens", "burst", "rate"))
     fine = [earned >= 0, done >= 0, burst >= 0, rate >= 0, tokens >= 0]
-    kept = lambda t, e, d: z3.And(term(t) >= 0, term(t) <= 1000 * burst.of + e - 1000 * d)  # noqa: E731
+
+    def kept(left: Any, earned: Any, done: Any) -> Any:
+        return z3.And(term(left) >= 0, term(left) <= 1000 * burst.of + earned - 1000 * done)
+
     before = control.Retries(rate, burst, tokens)
     known = Bool(kept(tokens, earned.of, done.of))
     for facts, after in paths(before.requested, *fine, known):
@@ -509,13 +514,13 @@ def _breaker(control: ModuleType) -> Iterator[Claim]:
         breaker = control.Breaker(threshold, cooldown, state, failures, since)
         for facts, after in paths(breaker.succeeded, *sane):
             yield facts, z3.And(z3.BoolVal(after.state == "closed"), term(after.failures) == 0)
-        for facts, after in paths(lambda b=breaker: b.failed(now), *sane):
+        for facts, after in paths(partial(breaker.failed, now), *sane):
             enough = z3.Or(z3.BoolVal(state == "half-open"), failures.of + 1 >= threshold.of)
             yield facts, z3.BoolVal(after.state in ("open", state))
             if state != "open":  # a call that was let out before it opened may still fail
                 yield facts, enough if after.state == "open" else z3.Not(enough)
                 yield facts, z3.Implies(z3.BoolVal(after.state == "open"), term(after.since_ms) == now.of)
-        for facts, (may, after) in paths(lambda b=breaker: b.admit(now), *sane):
+        for facts, (may, after) in paths(partial(breaker.admit, now), *sane):
             waited = now.of - since.of >= cooldown.of
             yield facts, z3.BoolVal(bool(may)) == (z3.BoolVal(True) if state == "closed" else waited)
             if state != "closed" and may:  # the next one has to wait again
@@ -536,8 +541,8 @@ def _monitor(control: ModuleType) -> Iterator[Claim]:
         before = control.Monitor(error, 10_000_000, 0, against, favour)
         promised = before._bounds[0]
         fine = [against >= 0, favour >= 0, against < 100 * unit, favour < 100 * unit]
-        broken = list(paths(lambda b=before: b.called(False), *fine))
-        for facts, good in paths(lambda b=before: b.called(True), *fine):
+        broken = list(paths(partial(before.called, False), *fine))
+        for facts, good in paths(partial(before.called, True), *fine):
             yield facts, term(good.against) <= against.of  # so an honester service gains even less
             for others, bad in broken:
                 for capital, name in ((against, "against"), (favour, "favour")):

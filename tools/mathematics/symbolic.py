@@ -80,7 +80,7 @@ class Bool:
 
     def __bool__(self) -> bool:
         if z3.is_true(self.of) or z3.is_false(self.of):
-            return z3.is_true(self.of)
+            return bool(z3.is_true(self.of))
         assert _run is not None, "a condition is asked for outside of paths()"
         return _run.ask(self.of)
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import yaml
-
 from tools.mathematics import lemmas, symbolic
 from tools.mathematics.obligations import DECISIONS, proved
 from tools.mathematics.symbolic import ROOT
@@ -32,7 +31,7 @@ def every() -> list[Weakening]:
 
 
 def breaks(weakening: Weakening) -> list[str]:
-    """Names of the proofs that fail with it; both solvers must agree for a lemma. Raises ValueError when the place is not there."""
+    """Names of the proofs that fail with it. Raises ValueError when the solvers disagree or the place is not there."""
     if weakening.of == "lemmas":
         lemma = lemmas.read(lemmas.FOLDER / weakening.file)
         text = symbolic.changed(lemma.text, weakening.file, weakening.old, weakening.new)
