@@ -14,7 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 from tools import checker
 
 from tests.rooms.decisions import samples
@@ -89,9 +91,28 @@ def by_node(cases: Sequence[Case], checker: Path = ROOT / "tools" / "checker.mjs
     return answers
 
 
+def drawn(services: list[int], policy: int, asked: int, sick: int) -> World:
+    """A world of seeds, so that equal services, ties and near misses are as common as hypothesis makes equal seeds."""
+    held = [samples.contract(random.Random(seed), f"s{i // 2}", 1 + i % 2) for i, seed in enumerate(services)]
+    snapshot = edited(EMPTY, Edit(put=held, policy=samples.policy(random.Random(policy))))
+    request = request_of(samples.request(random.Random(asked)))
+    return Engine(snapshot), request, health_of(samples.health(random.Random(sick), held))
+
+
 @lru_cache(maxsize=1)
 def registries() -> list[World]:
-    return [world(seed) for seed in range(REGISTRIES)]
+    """Registries drawn by hypothesis, all at once: the other checker judges them in one process."""
+    made: list[World] = []
+    seed = st.integers(0, 2**32)
+
+    @hypothesis.settings(max_examples=REGISTRIES, deadline=None, database=None, derandomize=True)
+    @hypothesis.given(st.builds(drawn, st.lists(seed, min_size=4, max_size=8), seed, seed, seed))
+    def collect(one: World) -> None:
+        made.append(one)
+
+    collect()
+    assert len(made) >= REGISTRIES
+    return made
 
 
 def test_both_checkers_accept_every_genuine_certificate_and_name_its_receipt() -> None:
@@ -120,35 +141,35 @@ def forgeries(engine: Engine, request: Request, health: Health) -> Iterator[byte
         claim = replace(receipt, decision=other).document()
         head = {"v": 1, "receipt": claim, "request": request.document}
         keys = {service: key(contract, weights) for service, contract in zip(why, snapshot.contracts, strict=True)}
-        for excuse in (excuses[n % 4], "dominated"):
-            reasons = []
-            for service, reason in why.items():
-                better = other is not None and keys[service] < keys[other]
-                if service == other:
-                    reasons.append("winner")
-                elif service == receipt.decision or (reason == "dominated" and (better or other is None)):
-                    reasons.append(excuse)
-                else:
-                    reasons.append(reason)
-            yield canonical_json({**head, "form": "full", "reasons": reasons})
-            shown, words = [], []
-            for i in ranking:
-                service = Service(snapshot.contracts[i]["name"], snapshot.contracts[i]["version"])
-                shown.append(snapshot.contracts[i])
-                words.append("winner" if service == other else why[service].replace("winner", excuse))
-                if service == other:
-                    break
-            proof = [node.hex() for node in merkle.prefix_proof(leaves, len(shown))]
-            short = {**head, "form": "short", "reasons": words, "shown": shown, "rest": proof}
-            yield canonical_json(short)
-            if other is not None and shown:  # only the forged winner, or all but the true one
-                yield canonical_json({**short, "shown": shown[-1:], "reasons": words[-1:]})
-                kept = [
-                    n
-                    for n, contract in enumerate(shown)
-                    if Service(contract["name"], contract["version"]) != receipt.decision
-                ]
-                yield canonical_json({**short, "shown": [shown[n] for n in kept], "reasons": [words[n] for n in kept]})
+        excuse = excuses[n % 4] if n % 2 else "dominated"
+        reasons = []
+        for service, reason in why.items():
+            better = other is not None and keys[service] < keys[other]
+            if service == other:
+                reasons.append("winner")
+            elif service == receipt.decision or (reason == "dominated" and (better or other is None)):
+                reasons.append(excuse)
+            else:
+                reasons.append(reason)
+        yield canonical_json({**head, "form": "full", "reasons": reasons})
+        shown, words = [], []
+        for i in ranking:
+            service = Service(snapshot.contracts[i]["name"], snapshot.contracts[i]["version"])
+            shown.append(snapshot.contracts[i])
+            words.append("winner" if service == other else why[service].replace("winner", excuse))
+            if service == other:
+                break
+        proof = [node.hex() for node in merkle.prefix_proof(leaves, len(shown))]
+        short = {**head, "form": "short", "reasons": words, "shown": shown, "rest": proof}
+        yield canonical_json(short)
+        if other is not None and shown:  # only the forged winner, or all but the true one
+            yield canonical_json({**short, "shown": shown[-1:], "reasons": words[-1:]})
+            kept = [
+                n
+                for n, contract in enumerate(shown)
+                if Service(contract["name"], contract["version"]) != receipt.decision
+            ]
+            yield canonical_json({**short, "shown": [shown[n] for n in kept], "reasons": [words[n] for n in kept]})
 
 
 def misproofs(engine: Engine, request: Request, health: Health) -> Iterator[bytes]:
@@ -222,15 +243,32 @@ def test_no_forged_winner_is_ever_accepted() -> None:
     assert by_node(cases) == refused
 
 
-def damaged(data: bytes, rnd: random.Random) -> Iterator[bytes]:
-    """Every byte changed in two ways, left out, and doubled."""
+def damaged(data: bytes, rnd: random.Random, before: bytes = b"", after: bytes = b"") -> Iterator[bytes]:
+    """Every byte changed in two ways, left out, and doubled; with what stands before and after them."""
     for at, byte in enumerate(data):
+        left, right = before + data[:at], data[at + 1 :] + after
         for other in (byte ^ 1, rnd.randrange(256)):
             if other != byte:
-                yield data[:at] + bytes([other]) + data[at + 1 :]
-        yield data[:at] + data[at + 1 :]
-        if data[at : at + 1] != data[at - 1 : at]:
-            yield data[: at + 1] + data[at:]
+                yield left + bytes([other]) + right
+        if right[:1] != bytes([byte]):  # leaving out the first of two equal bytes is leaving out the second
+            yield left + right
+            yield left + bytes([byte, byte]) + right
+
+
+def test_no_certificate_of_any_registry_may_be_tampered_with() -> None:
+    """In each registry a few bytes of the genuine certificates, each changed, left out or doubled."""
+    rnd, cases = random.Random(9), []
+    for engine, request, health in registries():
+        tampered = []
+        for form in FORMS:
+            data = genuine(engine, request, health, form)
+            for at in rnd.sample(range(len(data)), 2):
+                tampered += list(damaged(data[at:][:1], rnd, data[:at], data[at + 1 :]))
+        cases.append((certificates.context(engine, "full"), certificates.health_document(health), tampered))
+    assert sum(len(given) for _, _, given in cases) > 10 * REGISTRIES
+    refused = [[None] * len(given) for _, _, given in cases]
+    assert by_python(cases) == refused
+    assert by_node(cases) == refused
 
 
 def small_world() -> World:
