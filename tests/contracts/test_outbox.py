@@ -84,7 +84,10 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
                 {"AttributeName": "sk", "AttributeType": "S"},
             ],
         )
-        yield World(Table(client, "t"))
+        table = Table(client, "t")
+        # As after an hour of sweeps: the very first one looks a day back, minute by minute.
+        table.put(keys.relay_watermark(), {"minute": NOW // clock.MINUTE - 60, "at": NOW - clock.HOUR})
+        yield World(table)
 
 
 def test_what_is_overdue_is_sent_once_and_forgotten(world: World) -> None:
@@ -188,10 +191,17 @@ def test_a_queue_that_was_away_gets_its_rows_later(world: World) -> None:
     assert world.left() == 0
 
 
+def test_the_first_sweep_looks_a_day_back(world: World) -> None:
+    world.table.delete_all([keys.relay_watermark()])
+    world.add("a", due=NOW - clock.DAY + clock.MINUTE)
+    assert world.outbox.sweep(NOW) == 1
+
+
 def test_a_sweep_without_time_keeps_its_place(world: World) -> None:
     world.add("a")
+    before = world.table.get(keys.relay_watermark())
     assert world.outbox.sweep(NOW + clock.MINUTE, lambda: 0) == 0
-    assert world.table.get(keys.relay_watermark()) is None
+    assert world.table.get(keys.relay_watermark()) == before
     assert world.outbox.sweep(NOW + clock.MINUTE) == 1
 
 

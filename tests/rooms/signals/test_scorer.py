@@ -159,7 +159,9 @@ def test_an_attempt_that_gave_up_leaves_no_claim_that_must_age() -> None:
             raise HeadMoved("demo")
 
     ledger.hook = moving
-    worker = ScoreWorker(ledger, MemoryBus(), FixedTopology(), FixedCalibration(), now=lambda: now)
+    worker = ScoreWorker(
+        ledger, MemoryBus(), FixedTopology(), FixedCalibration(), now=lambda: now, pause=lambda seconds: None
+    )
     message = Message("m1", "demo", "t", {"events": [stored_event("a")], "digests": ["00" * 16]})
     assert worker.handle(sealed(message), lambda: LIFETIME_MS).failed == {"m1"}
     ledger.hook = lambda step: None
