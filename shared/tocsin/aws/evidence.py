@@ -7,10 +7,11 @@ An entry per action, whatever the number of events behind it, and a row per tran
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tocsin.delivery.model import Channel, NotificationRecord
 from tocsin.journal.entries import DEPLOYMENT, Entry, content_digest
@@ -18,6 +19,10 @@ from tocsin.kernel.cause import cause
 from tocsin.kernel.ids import derived_id
 from tocsin.signals.incidents import Effects
 from tocsin.signals.ports import OutboxRow
+
+if TYPE_CHECKING:
+    from tocsin.decisions.ports import Deed
+    from tocsin.decisions.routing import Health
 
 Outcome = Literal["done", "allowed", "refused", "failed"]
 
@@ -139,6 +144,21 @@ def of_refusal(project: str, event_id: str, digest: bytes, reason: str, now: int
     return evidence_row(
         _entry("event.refused", project, now, "event:store", resource, refused, outcome="refused", name=name)
     )
+
+
+def of_deed(project: str, deed: Deed, pointer: bytes, now: int) -> OutboxRow:
+    """A contract was registered or moved, or a policy published. `registry` is what the pointer then said."""
+    content = {deed.sort: deed.content, "registry": json.loads(pointer)}
+    past = deed.verb + ("d" if deed.verb.endswith("e") else "ed")
+    kind, action = f"{deed.sort}.{past}", f"{deed.sort}:{deed.verb}"
+    name = (hashlib.sha256(pointer).hexdigest(),)
+    return evidence_row(_entry(kind, project, now, action, (deed.sort, deed.name), content, name=name))
+
+
+def of_health(project: str, health: Health, now: int) -> OutboxRow:
+    """What decisions know of services changed: who is down and why, whose promises are attested."""
+    resource = ("health", f"e{health.epoch}")
+    return evidence_row(_entry("health.changed", project, now, "health:observe", resource, {"health": health.document}))
 
 
 def of_decisions(project: str, batch_id: str, receipts: Sequence[Mapping[str, Any]], now: int) -> OutboxRow:
