@@ -25,6 +25,8 @@ from tocsin.signals.incidents import Incident
 
 if TYPE_CHECKING:
     from tocsin.access.tokens import Tokens
+    from tocsin.decisions.deciding import Decider
+    from tocsin.decisions.invoking import Invoker
 
 Json = dict[str, Any]
 #: Most log segments that one request may open. A listing that needs more answers a partial page.
@@ -208,13 +210,47 @@ class PrivacyRooms:
     link: Callable[[str, int], str]
 
 
+class Front(Protocol):
+    """What every function that answers keyed routes has. `origin` is the one web origin that may call from a browser,
+    or None; `cursor_key` authenticates cursors (32 bytes).
+    """
+
+    @property
+    def access(self) -> Callable[[], AccessRooms]: ...
+
+    @property
+    def cursor_key(self) -> bytes: ...
+
+    @property
+    def origin(self) -> str | None: ...
+
+
+class PolicyHistory(Protocol):
+    def policies(self, before: int | None, limit: int) -> Sequence[Json]:
+        """Policies that were in force, newest first, of versions below `before`: version, policy, at (Unix ms)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRooms:
+    """What routing stands on, by project. `check_url` refuses addresses that may not be called; `verify` says whether
+    an Ed25519 signature (public key, message, signature) is good; `now` is Unix ms.
+    """
+
+    decider: Callable[[str], Decider]
+    invoker: Callable[[str], Invoker]
+    history: Callable[[str], PolicyHistory]
+    check_url: Callable[[str], None]
+    verify: Callable[[bytes, bytes, bytes], bool]
+    access: Callable[[], AccessRooms]
+    cursor_key: bytes
+    now: Callable[[], int]
+    origin: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class ApiRooms:
-    """Everything the keyed routes stand on. `access` and `privacy` are built on first use. `origin` is the one web
-    origin that may call from a browser, or None.
-
-    `cursor_key` authenticates cursors (32 bytes). `now` is Unix ms.
-    """
+    """Everything the keyed routes stand on. `access` and `privacy` are built on first use. `now` is Unix ms."""
 
     events: EventReader
     incidents: IncidentReader

@@ -7,8 +7,9 @@ An entry per action, whatever the number of events behind it, and a row per tran
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from tocsin.access.principals import KeyRecord
     from tocsin.access.projects import Project
     from tocsin.connectors.silences import Silence
+    from tocsin.decisions.ports import Deed
+    from tocsin.decisions.routing import Health
     from tocsin.privacy.jobs import Job
 
 Outcome = Literal["done", "allowed", "refused", "failed"]
@@ -147,6 +150,43 @@ def of_refusal(project: str, event_id: str, digest: bytes, reason: str, now: int
     return evidence_row(
         _entry("event.refused", project, now, "event:store", resource, refused, outcome="refused", name=name)
     )
+
+
+def of_deed(project: str, deed: Deed, pointer: bytes, now: int) -> OutboxRow:
+    """A contract was registered or moved, or a policy published. `registry` is what the pointer then said."""
+    content = {deed.sort: deed.content, "registry": json.loads(pointer)}
+    past = deed.verb + ("d" if deed.verb.endswith("e") else "ed")
+    kind, action = f"{deed.sort}.{past}", f"{deed.sort}:{deed.verb}"
+    name = (hashlib.sha256(pointer).hexdigest(),)
+    return evidence_row(_entry(kind, project, now, action, (deed.sort, deed.name), content, name=name))
+
+
+def of_health(project: str, health: Health, now: int) -> OutboxRow:
+    """What decisions know of services changed: who is down and why, whose promises are attested."""
+    resource = ("health", f"e{health.epoch}")
+    return evidence_row(_entry("health.changed", project, now, "health:observe", resource, {"health": health.document}))
+
+
+def of_call(project: str, call_id: str, answer: Mapping[str, Any], now: int) -> OutboxRow:
+    """A call through the engine: to which services, by which decisions, and what became of it."""
+    status = str(answer["status"])
+    outcome: Outcome = {"done": "done", "failed": "failed"}.get(status, "refused")  # type: ignore[assignment]
+    content = {"attempts": answer["attempts"], "output": answer["output"]}
+    return evidence_row(
+        _entry(f"call.{status}", project, now, "call:make", ("call", call_id), content, outcome=outcome)
+    )
+
+
+def of_limit(project: str, limit_pusd: int, version: int, now: int) -> OutboxRow:
+    """How much calls may cost in a month was set."""
+    content, resource = {"spending": {"limit_pusd": limit_pusd}}, ("spending", f"v{version}")
+    return evidence_row(_entry("spending.limited", project, now, "spending:limit", resource, content))
+
+
+def of_decisions(project: str, batch_id: str, receipts: Sequence[Mapping[str, Any]], now: int) -> OutboxRow:
+    """Decisions that were made together, by the digest of their receipts in order."""
+    content = {"receipts": [dict(receipt) for receipt in receipts]}
+    return evidence_row(_entry("decision.made", project, now, "decision:make", ("decision", batch_id), content))
 
 
 def of_healing(record: Mapping[str, Any], now: int) -> OutboxRow:

@@ -306,6 +306,58 @@ def relay_watermark() -> Key:
     return Key("sys#relay", "watermark")
 
 
+def registry(project: str) -> Key:
+    """Which snapshot of its contracts and policy is current."""
+    return Key(partition(project, "registry"), "pointer")
+
+
+def policy_partition(project: str) -> str:
+    return partition(project, "policies")
+
+
+def policy(project: str, version: int) -> Key:
+    """A policy that was put in force."""
+    return Key(policy_partition(project), f"{version:016d}")
+
+
+def service_partition(project: str) -> str:
+    return partition(project, "svc")
+
+
+def service(project: str, name: str) -> Key:
+    """What is known of a service, as name@version, between decisions."""
+    return Key(service_partition(project), name)
+
+
+def call(project: str, call_id: str) -> Key:
+    """A call through the engine, by the id that its caller gave it."""
+    return Key(partition(project, "call", base32_digest(call_id.encode("utf-8"), 32)), "c")
+
+
+def incumbent(project: str, lane: str) -> Key:
+    """The service that requests of a kind went to last."""
+    return Key(partition(project, "lane", lane), "l")
+
+
+def spending(project: str) -> Key:
+    """What calls may cost and did."""
+    return Key(partition(project, "registry"), "spending")
+
+
+def latest_health(project: str) -> Key:
+    return Key(partition(project, "registry"), "health")
+
+
+def decisions(project: str, batch_id: str) -> Key:
+    """Decisions that were made together."""
+    return Key(partition(project, "dec", batch_id), "d")
+
+
+def decided_health(project: str, digest_hex: str) -> Key:
+    """A health document that decisions were made by."""
+    return Key(partition(project, "hlt", digest_hex), "h")
+
+
 def known_project(project: str) -> Key:
     """Register of projects that ever committed an event, so that the supervisor can look after each."""
     return Key("sys#projects", project)

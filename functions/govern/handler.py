@@ -1,0 +1,12 @@
+"""Govern: publishes policies, with the proof of what each change means. The one function that carries Z3."""
+
+from tocsin import wiring
+from tocsin.api.governing import dispatch
+from tocsin.entry import api_entry
+from tocsin.kernel.http import Answer, Request
+
+
+@api_entry
+def handler(request: Request) -> Answer:
+    with wiring.denials_noted(request):
+        return dispatch(request, wiring.principal_of, wiring.decisions())
