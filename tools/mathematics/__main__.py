@@ -44,7 +44,7 @@ def plan() -> list[str]:
 
 def problems_of(now: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
     """Whatever keeps the scorecard from being green, in words."""
-    found = evidence._found(now, record)
+    found = evidence.found_in(now, record)
     problems = [
         f"{file}: {query['says'] or query['expected']}: expected {query['expected']}, {solver} says {query[solver]}"
         for file, one in now["lemmas"].items()

@@ -179,15 +179,15 @@ def test_a_status_is_computed_and_never_written() -> None:
     path = invariants.FOLDER / "INV-CAIO-01.yaml"
     written = yaml.safe_load(path.read_text("utf-8"))
     with pytest.raises(ValueError, match="computed"):
-        invariants._read("INV-CAIO-01", {**written, "status": "proved"})
-    one = invariants._read("INV-CAIO-01", written)
+        invariants.read("INV-CAIO-01", {**written, "status": "proved"})
+    one = invariants.read("INV-CAIO-01", written)
     everything = {kind: dict.fromkeys(one.evidence[kind], True) for kind in invariants.KINDS}
     everything["weakened"] = {"L01": True}
     assert invariants.status(one, everything) == "proved"
     for kind in ("smt2", "code", "notebooks", "tests"):
         assert invariants.status(one, {**everything, kind: {}}) == "open"
     assert invariants.status(one, {**everything, "weakened": {"L01": False}}) == "open"
-    bare = invariants._read("INV-CAIO-01", {**written, "evidence": {**written["evidence"], "code": []}})
+    bare = invariants.read("INV-CAIO-01", {**written, "evidence": {**written["evidence"], "code": []}})
     assert invariants.status(bare, everything) == "lemma"
 
 
