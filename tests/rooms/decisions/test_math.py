@@ -151,6 +151,7 @@ def test_every_row_of_the_scorecard_can_be_red() -> None:
     assert "proofs" in red(lambda f, _: f["lemmas"]["L05_bitsets.smt2"]["queries"][0].update(z3="unknown"))
     assert "proofs" in red(lambda f, _: f["code"]["gates"].update(proved=False))
     assert "anti-vacuity" in red(lambda f, _: f["weakenings"]["C01-draining"].update(breaks=[]))
+    assert "anti-vacuity" in red(lambda f, _: f["weakenings"]["K07-checker-subset"].update(breaks=["gates"]))
     assert "notebooks" in red(lambda f, _: f["notebooks"]["verify_control"]["says"].pop("L14"))
     assert "checkers" in red(lambda _, k: k["tests"].remove(evidence.CHECKER_TESTS[1]))
     assert "determinism" in red(lambda _, k: k["determinism"].update(pythons=["3.11"]))
