@@ -3,7 +3,8 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help environments lock up down status demo test test-fast test-stack check bench bench-quality clean
+.PHONY: help environments lock up down status demo test test-fast test-stack check bench bench-quality bench-decisions \
+	ma-validate-quiet ma-status notebooks-plan validate-local promote-local clean
 
 supported = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -24,6 +25,14 @@ help:
 	@echo "  make check   lint, types, import rules, template, generated files"
 	@echo "  make bench   measure"
 	@echo "  make bench-quality   how good the judgement is, on labelled data beside the project (../shared)"
+	@echo "  make bench-decisions decisions/s, certificates and hot swap beside LiteLLM's router and Cedar"
+	@echo
+	@echo "  make ma-status       the invariants of decisions and their status"
+	@echo "  make notebooks-plan  which notebook cell verifies which lemma"
+	@echo "  make ma-validate-quiet   prove, weaken and run it all anew; say only what is wrong (part of make check)"
+	@echo "  make validate-local  the same, the tests that invariants name, and other Pythons"
+	@echo "  make promote-local   write scorecard and generated files, if validate-local was green"
+	@echo
 	@echo "  make clean   stop, and forget all state (environments stay)"
 
 environments:
@@ -65,6 +74,7 @@ check: environments
 	@.local/venv/bin/lint-imports --no-cache >.local/imports.log 2>&1 || { cat .local/imports.log; exit 1; }; echo "  import rules  ok"
 	@.local/venv/bin/cfn-lint template.yaml && echo "  template      ok"
 	@for tool in tools/event_schema.py tools/contract_schema.py tools/openapi.py tools/connectors.py; do $(VENV) $$tool --check || exit 1; done && echo "  generated     ok"
+	@$(VENV) -m tools.mathematics validate --quiet && echo "  mathematics   ok"
 
 bench: up
 	@$(VENV) -m bench
@@ -72,6 +82,26 @@ bench: up
 # Needs no stack, but ../shared (or TOCSIN_SHARED) with the labelled data.
 bench-quality: environments
 	@$(VENV) -m bench.quality
+
+# LiteLLM and Cedar live in an environment of their own (requirements/bench.txt).
+bench-decisions: environments
+	@"$(PYTHON)" tools/local/environments.py bench
+	@.local/bench/bin/python -m bench decisions
+
+ma-validate-quiet: environments
+	@$(VENV) -m tools.mathematics validate --quiet
+
+ma-status: environments
+	@$(VENV) -m tools.mathematics status
+
+notebooks-plan: environments
+	@$(VENV) -m tools.mathematics plan
+
+validate-local: environments
+	@$(VENV) -m tools.mathematics validate-local
+
+promote-local: environments
+	@$(VENV) -m tools.mathematics promote-local
 
 clean: down
 	@rm -rf .local/emulator .local/emulator.* .local/tocsin.json .local/test .local/build .local/node-stamp

@@ -2,6 +2,7 @@
 
     python -m bench                      the measures: end_to_end chain cold_start cost growth
     python -m bench scoring redaction limits    parts looked at more closely
+    make bench-decisions                 decisions, in an environment of their own
     python -m bench cost --json FILE     also write the figures as JSON
 
 Figures mean something beside the load that is printed with them, and as ratios within one run; nothing here passes
@@ -19,7 +20,7 @@ from pathlib import Path
 from bench import report
 
 MEASURES = ("end_to_end", "chain", "cold_start", "growth", "cost")
-PARTS = ("scoring", "redaction", "limits")
+PARTS = ("scoring", "redaction", "limits", "decisions")
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
-"""Make the two Python environments every command needs, from lock files only.
+"""Make the Python environments from lock files only: the two that every command needs, and one for a benchmark.
 
-`.local/venv` holds tools, tests and the run-time set; `.local/ministack` holds the emulator. Both use one
+`.local/venv` holds tools, tests and the run-time set; `.local/ministack` holds the emulator; `.local/bench` what
+`make bench-decisions` compares with. Both use one
 interpreter, because the emulator runs the functions with its own. Standard library only: nothing is installed
 yet when this runs. An environment whose lock file has not changed is left alone.
 """
@@ -17,6 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 LOCAL = ROOT / ".local"
 ENVIRONMENTS = {"venv": "dev.txt", "ministack": "emulator.txt"}
+#: Made only when it is named on the command line.
+EXTRA = {"bench": "bench.txt"}
 
 
 def _stamp(lock: Path) -> str:
@@ -45,7 +48,7 @@ def _uv() -> Path:
 
 def ensure(name: str) -> bool:
     """Bring environment `name` in line with its lock file; True when something had to be installed."""
-    lock, home = ROOT / "requirements" / ENVIRONMENTS[name], LOCAL / name
+    lock, home = ROOT / "requirements" / {**ENVIRONMENTS, **EXTRA}[name], LOCAL / name
     stamp = home / "stamp"
     if stamp.exists() and stamp.read_text() == _stamp(lock):
         return False
@@ -59,8 +62,9 @@ def ensure(name: str) -> bool:
 
 
 def main() -> None:
-    """Make both environments and say what took how long. The Makefile has checked the interpreter."""
-    for name, lock in ENVIRONMENTS.items():
+    """Make both environments, or those that are named, and say what took how long. The Makefile has checked the
+    interpreter."""
+    for name, lock in {name: EXTRA[name] for name in sys.argv[1:]}.items() or ENVIRONMENTS.items():
         began = time.monotonic()
         if ensure(name):
             took = time.monotonic() - began

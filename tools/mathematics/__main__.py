@@ -44,7 +44,7 @@ def plan() -> list[str]:
 
 def problems_of(now: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
     """Whatever keeps the scorecard from being green, in words."""
-    found = evidence._found(now, record)
+    found = evidence.found_in(now, record)
     problems = [
         f"{file}: {query['says'] or query['expected']}: expected {query['expected']}, {solver} says {query[solver]}"
         for file, one in now["lemmas"].items()
@@ -56,6 +56,7 @@ def problems_of(now: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
         f"{one['module']}: not proved: {one['statement']}" for one in now["code"].values() if not one["proved"]
     ]
     problems += [f"weakening {name} breaks nothing" for name, one in now["weakenings"].items() if not one["breaks"]]
+    problems += [f"no weakening breaks {name}" for name in evidence.unbroken(now)]
     problems += [f"{one.id}: {gap}" for one in invariants.every() for gap in invariants.gaps(one, found)]
     card = evidence.scorecard(now, record)
     problems += [f"scorecard: {name}: {row['says']}" for name, row in card["rows"].items() if not row["green"]]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import yaml
@@ -35,7 +36,7 @@ class Invariant:
     evidence: Mapping[str, tuple[str, ...]]
 
 
-def _read(name: str, held: Any) -> Invariant:
+def read(name: str, held: Any) -> Invariant:
     if not isinstance(held, dict) or not held.keys() <= _FIELDS or not held.keys() >= _NEEDED or held["id"] != name:
         raise ValueError(f"{name}: fields are {', '.join(sorted(_FIELDS))}; a status is computed, never written")
     evidence = held["evidence"]
@@ -45,13 +46,13 @@ def _read(name: str, held: Any) -> Invariant:
     return Invariant(name, held["title"], " ".join(held["statement"].split()), tuple(held.get("lemmas", ())), named)
 
 
+@lru_cache(maxsize=1)
 def every() -> list[Invariant]:
     """All invariants by id. Raises ValueError for a file that breaks the form."""
-    return [
-        _read(path.stem, yaml.safe_load(path.read_text("utf-8"))) for path in sorted(FOLDER.glob("INV-CAIO-*.yaml"))
-    ]
+    return [read(path.stem, yaml.safe_load(path.read_text("utf-8"))) for path in sorted(FOLDER.glob("INV-CAIO-*.yaml"))]
 
 
+@lru_cache(maxsize=64)
 def defined_tests(path: str) -> set[str]:
     """Names of the test functions in a file."""
     tree = ast.parse((ROOT / path).read_text("utf-8")) if (ROOT / path).is_file() else ast.parse("")

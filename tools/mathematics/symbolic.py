@@ -250,9 +250,7 @@ def load(path: str, old: str = "", new: str = "") -> ModuleType:
     made.__dict__["__file__"] = str(ROOT / path)
     sys.modules[made.__name__] = made  # dataclasses look their module up
     exec(compile(source, path, "exec"), made.__dict__)  # noqa: S102 - the project's own source
-    made.__dict__.update(
-        {name: value for name, value in REPLACED.items() if name not in ("need",) or name in vars(made)}
-    )
+    made.__dict__.update(REPLACED)
     return made
 
 
