@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 #: Names everything that decides a score: weights, features, state layout and fingerprints.
-SCORER_VERSION: Final = f"score2-fp{fingerprints.VERSION}"
+SCORER_VERSION: Final = f"score3-fp{fingerprints.VERSION}"
 #: What a commit records beside topology and calibrators, so that replay can use the same.
 VERSIONS: Final[Mapping[str, str]] = {
     "scorer": SCORER_VERSION,
@@ -66,8 +66,8 @@ MAX_RATIOS: Final = 3
 RATIO_SPREAD: Final = 0.15
 #: A bank speaks once it has seen this many points; until then level and record do.
 BANK_READY: Final = 100
-#: Bank alarm that counts half. On NAB the best single threshold lies at .03 to .04.
-BANK_HALF: Final = 0.06
+#: Bank alarm that counts half. On NAB the best single threshold lies at .32.
+BANK_HALF: Final = 0.55
 #: Logit from which the onset of an alert counts: tier medium, as in the noise gate of correlation.
 NOTABLE: Final = calibration.TIER_LOGITS[1]
 #: Last millisecond of the year 9999.

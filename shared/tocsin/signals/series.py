@@ -301,20 +301,22 @@ def log2(value: float) -> float:
 
 
 class RecordBank:
-    """Four views of a metric, each of which alarms when it breaks its own record: the full state of a series.
+    """Three views of a metric, each of which alarms when it breaks its own record: the full state of a series.
 
-    The views are the deviation from the mean of the last 100 points; the same in sigmas of the last 50; the mean
-    distance to the usual value at this time of day; and the order of magnitude. A view's alarm is how far it lies
-    outside the range it has shown, in units of that range, times its weight. The strongest counts, unless it is weaker
-    than the echo of an alarm just before: what goes on is not a second anomaly. docs/scoring.md says what each adds.
+    The views are the deviation from the mean of the last 100 points; the mean distance to the usual value at this time
+    of day; and the order of magnitude of the spread of the last 50 points. A view's alarm is how far it lies outside
+    what it has shown, in units of its own tail (`_surprise`), so that views need no weights. The strongest counts,
+    unless it is weaker than the echo of an alarm just before: what goes on is not a second anomaly. docs/scoring.md
+    says what each part adds.
 
     O(1) per point: only the header and a few cells of the packed state are touched. Values are kept as
     single-precision offsets from `origin` in units of `scale`, so that size and unit of the metric do not matter.
     """
 
-    KIND: Final = 4
-    #: version, kind, last, count, step (s), bins; origin, scale, size, three running sums, distance, echo; ranges
-    HEAD: Final = struct.Struct("<BBQIHH8d8d")
+    KIND: Final = 6
+    #: version, kind, last, count, step (s), bins; origin, scale, size, three running sums, distance, echo; then low,
+    #: high, count, mean and mean absolute deviation of each view
+    HEAD: Final = struct.Struct("<BBQIHH8d15d")
     CELL: Final = struct.Struct("<f")
     LONG: Final = 100
     SHORT: Final = 50
@@ -322,8 +324,10 @@ class RecordBank:
     #: Widths of a time-of-day bin, in seconds; a bin should see about one point a day.
     STEPS: Final = (300, 600, 900, 1800, 3600)
     DAY_S: Final = 86_400
-    #: Weight of each view's alarm, in the order of the ranges.
-    WEIGHTS: Final = (1.0, 0.2, 0.9, 0.2)
+    #: Share of the way to what is seen that both ends of a record go with each point: it fades within 300,000 points.
+    FADE: Final = 3e-6
+    #: Points over which a view's mean and mean deviation are taken, once there are as many.
+    SETTLED: Final = 3_000.0
     #: What is left of an echo after one point.
     ECHO: Final = 0.97
     #: Bound of offsets in units of scale.
@@ -341,8 +345,7 @@ class RecordBank:
         spread = max(math.sqrt(metric.variance), 1e-3 * metric.size)
         scale = math.ldexp(1.0, math.frexp(spread)[1]) if spread > 1e-290 else 1.0
         data = bytearray(cls.DAY_AT + 4 * bins)
-        ranges = (math.inf, -math.inf) * len(cls.WEIGHTS)
-        cls.HEAD.pack_into(data, 0, VERSION, cls.KIND, 0, 0, step, bins, metric.level, scale, *(0.0,) * 6, *ranges)
+        cls.HEAD.pack_into(data, 0, VERSION, cls.KIND, 0, 0, step, bins, metric.level, scale, *(0.0,) * 21)
         for i in range(bins):
             cls.CELL.pack_into(data, cls.DAY_AT + 4 * i, math.nan)
         return cls(data)
@@ -361,76 +364,94 @@ class RecordBank:
         return int.from_bytes(self.data[10:14], "little")
 
     def add(self, at: int, value: float) -> float:
-        """Take one point; the strongest weighted alarm that is no echo, >= 0 and not bounded above."""
+        """Take one point; the strongest alarm that is no echo, >= 0 and not bounded above."""
         data, cell = self.data, self.CELL
         read, write = cell.unpack_from, cell.pack_into
-        _, _, last, n, step, bins, origin, scale, size, s100, s50, q50, distance, echo, *ranges = self.HEAD.unpack_from(
+        _, _, last, n, step, bins, origin, scale, size, s100, s50, q50, distance, echo, *shown = self.HEAD.unpack_from(
             data
         )
         far = self.FAR
-        x = (min(max(value, -_HUGE), _HUGE) - origin) / scale
+        x = ((value if -_HUGE < value < _HUGE else math.copysign(_HUGE, value)) - origin) / scale
         at_ring = self.HEAD.size + 4 * (n % self.LONG)
         (oldest,) = read(data, at_ring)
-        write(data, at_ring, min(max(x, -far), far))
+        write(data, at_ring, x if -far < x < far else math.copysign(far, x))
         (x,) = read(data, at_ring)  # as rounded: what is added to a sum now is taken from it later
-        magnitude = min(abs(x + origin / scale), far)
-        size += (magnitude - size) / (n + 1)
-        views: list[float | None] = [None] * 4
+        magnitude = abs(x + origin / scale)
+        size += ((magnitude if magnitude < far else far) - size) / (n + 1)
+        alarm = 0.0
 
         if n >= self.LONG:
-            views[0] = x - s100 / self.LONG
+            alarm = _surprise(shown, 0, x - s100 / self.LONG)
             s100 -= oldest
-        if n >= self.SHORT:
-            mean = s50 / self.SHORT
-            sigma = math.sqrt(max(q50 / self.SHORT - mean * mean, 0.0))
-            views[1] = min(max((x - mean) / (sigma + 1e-3 * size + 1e-12), -50.0), 50.0)
-            (left,) = read(data, self.HEAD.size + 4 * ((n - self.SHORT) % self.LONG))
-            s50 -= left
-            q50 -= left * left
         s100 += x
-        s50 += x
-        q50 += x * x
 
-        at_day = self.DAY_AT + 4 * min(at // 1000 % self.DAY_S // step, bins - 1)
+        at_day = self.DAY_AT + 4 * (at // 1000 % self.DAY_S // step)
         (usual,) = read(data, at_day)
         if usual != usual:
             write(data, at_day, x)
         else:
             write(data, at_day, usual + 0.3 * (x - usual))
             distance += 0.05 * (abs(x - usual) - distance)
-            views[2] = distance
-        views[3] = log2(magnitude + 1e-2 * size + 1e-12)
+            found = _surprise(shown, 5, distance)
+            alarm = found if found > alarm else alarm
 
-        alarm = 0.0
-        for i, view in enumerate(views):
-            if view is None:
-                continue
-            low, high = ranges[2 * i], ranges[2 * i + 1]
-            if view > high:
-                ranges[2 * i + 1] = view
-                over = view - high
-            elif view < low:
-                over = low - view
-            else:
-                continue
-            if view < low:
-                ranges[2 * i] = view
-            if high > low:
-                alarm = max(alarm, self.WEIGHTS[i] * over / (high - low))
-        echo *= self.ECHO
-        heard = alarm if alarm > echo else 0.0
-        echo = min(max(alarm, echo), far)
-
+        if n >= self.SHORT:
+            (left,) = read(data, self.HEAD.size + 4 * ((n - self.SHORT) % self.LONG))
+            s50 -= left
+            q50 -= left * left
+        s50 += x
+        q50 += x * x
         n += 1
+        if n >= self.SHORT:
+            mean = s50 / self.SHORT
+            variance = q50 / self.SHORT - mean * mean
+            spread = math.sqrt(variance) if variance > 0.0 else 0.0
+            found = _surprise(shown, 10, log2(spread + 1e-2 * size + 1e-12))
+            alarm = found if found > alarm else alarm
+
+        echo *= self.ECHO
+        heard = 0.0
+        if alarm > echo:
+            heard, echo = alarm, min(alarm, far)
         if n % self.LONG == 0:  # sums from the ring itself, so that rounding never piles up
             ring = struct.unpack_from(f"<{self.LONG}f", data, self.HEAD.size)
             s100, _ = sum_exact(ring)
             s50, q50 = sum_exact(ring[-self.SHORT :])
         self.HEAD.pack_into(
-            data, 0, VERSION, self.KIND, max(last, at), min(n, 0xFFFFFFFF), step, bins, origin, scale, size,
-            s100, s50, q50, distance, echo, *ranges,
+            data, 0, VERSION, self.KIND, at if at > last else last, min(n, 0xFFFFFFFF), step, bins, origin, scale, size,
+            s100, s50, q50, distance, echo, *shown,
         )  # fmt: skip
         return heard
+
+
+def _surprise(shown: list[float], k: int, view: float) -> float:
+    """How surprising a view is to what it has shown so far, 0 within its record; takes it into `shown[k:k + 5]`.
+
+    log2(n) · over / sqrt(range · 8 · mean absolute deviation), where n counts the values seen. The excess over a record
+    is measured by the scale of the tail, of which range / 2 ln(n) is one estimate (extremes of exponential and of
+    normal values both grow so) and the mean absolute deviation another; their product stands between a tail that is
+    heavier than the bulk and one that is lighter. The longer a record has stood, the more it means to break it.
+    """
+    count = shown[k + 2]
+    if count == 0.0:
+        shown[k : k + 5] = view, view, 1.0, view, 0.0
+        return 0.0
+    low, high, surprise = shown[k], shown[k + 1], 0.0
+    if low <= view <= high:
+        shown[k] = low + (view - low) * RecordBank.FADE
+        shown[k + 1] = high + (view - high) * RecordBank.FADE
+    else:
+        if high > low:
+            over = view - high if view > high else low - view
+            tail = (high - low) * 8.0 * max(shown[k + 4], 1e-4 * (high - low))
+            surprise = log2(count) * over / math.sqrt(tail)
+        shown[k if view < low else k + 1] = view
+    share = 1.0 / count if count < RecordBank.SETTLED else 1.0 / RecordBank.SETTLED
+    off = view - shown[k + 3]
+    shown[k + 2] = count + 1.0
+    shown[k + 3] += share * off
+    shown[k + 4] += share * (abs(off) - shown[k + 4])
+    return surprise
 
 
 def sum_exact(values: tuple[float, ...]) -> tuple[float, float]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bench.quality import ait, loghub, nab, shared, storms
 from bench.quality.replay import BATCH, replay
 
 from tocsin.kernel.clock import rfc3339
+from tocsin.signals.scoring import BANK_HALF
 from tocsin.signals.topology import Topology
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -44,14 +47,34 @@ def test_grouping_accuracy_counts_lines_of_exact_groups_only() -> None:
 def test_parts_of_the_benchmark_are_disjoint_and_whole() -> None:
     files = [f"c{i % 3}/f{i}" for i in range(11)]
     for count in (2, 5):
-        dealt = nab.parts(files, count)
-        assert sorted(name for _, used in dealt for name in used) == sorted(files)
-        assert all(not set(tuned) & set(used) and len(tuned) + len(used) == len(files) for tuned, used in dealt)
+        for dealt in nab.deals(files, count, times=3):
+            assert sorted(name for _, used in dealt for name in used) == sorted(files)
+            assert all(not set(tuned) & set(used) and len(tuned) + len(used) == len(files) for tuned, used in dealt)
 
 
 def test_an_echo_is_what_stays_below_the_alarm_before_it() -> None:
-    assert nab.weighted([[1.0, 0.5, 0.9, 0.0, 2.0], [0.0] * 5], (1.0, 1.0), 0.8) == [1.0, 0.0, 0.9, 0.0, 2.0]
-    assert nab.weighted([[1.0, 0.5], [0.0, 4.0]], (1.0, 0.2), 0.0) == [1.0, 0.8]
+    alarms = [[(0, 1.0), (1, 0.5), (2, 0.9), (4, 2.0)], [(1, 0.7)]]
+    assert nab.heard(alarms, 0.8) == [(0, 1.0), (2, 0.9), (4, 2.0)]
+    assert nab.heard(alarms, 0.0) == [(0, 1.0), (1, 0.7), (2, 0.9), (4, 2.0)]
+
+
+def test_the_plain_views_alarm_where_the_scorer_does() -> None:
+    """The ablations of the bench are of a plain statement of the bank: it has to be the same bank."""
+    rng = random.Random(4)
+    times = [T0 + 300_000 * i for i in range(900)]
+    values = [50 + rng.gauss(0, 4) + (60.0 if i in (500, 700) else 0.0) for i in range(900)]
+    scored = nab.ours(times, values)
+    seen = nab.views(times, values)
+    stated = {i for i, alarm in nab.heard([nab.breaks(seen[name]) for name in nab.OURS]) if alarm > 1.0 and i > 300}
+    assert stated == {i for i, x in enumerate(scored) if x > 1.0 / (1.0 + BANK_HALF) and i > 300}
+    assert 500 in stated
+
+
+def test_a_threshold_gains_what_the_reference_rules_give() -> None:
+    file = {"win": [-1, 0, 0, -1, -1], "raw": [-1.0, 0.9, 0.5, -0.4, -1.0], "prob": 0}
+    gain = nab.gains(file, [(1, 0.3), (2, 0.8), (4, 0.5)], 0.11, 1.0)
+    at = [int(np.searchsorted(nab.THRESHOLDS, x)) for x in (0.2, 0.4, 0.7, 0.9)]
+    assert [round(float(gain[k]), 6) for k in at] == [1.79, 1.39, 1.5, 0.0]
 
 
 def test_attacks_end_after_an_hour_of_silence() -> None:
