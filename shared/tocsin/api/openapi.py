@@ -136,6 +136,7 @@ def _event_schemas() -> Json:
             "ruling_ms": {"type": "integer", "readOnly": True},
             "onset_ms": {"type": "integer", "readOnly": True},
             "onset_near_s": {"type": "integer", "readOnly": True},
+            "onset_busy": {"type": "boolean", "readOnly": True},
             "tier": {"enum": list(TIERS), "readOnly": True},
         },
     }
