@@ -107,7 +107,8 @@ class MemoryLedger:
             raise HeadMoved(project)
         n = len(log) + 1
         self.commits[key] = n
-        log.append(LogEntry(n, commit.commit_id, commit.at, commit.trace_id, list(commit.events)))
+        topology = commit.versions.get("topology", "topology-0")
+        log.append(LogEntry(n, commit.commit_id, commit.at, commit.trace_id, list(commit.events), topology))
         self.hot.setdefault(project, {}).update(commit.hot)
         self.full.setdefault(project, {}).update(commit.full)
         self.counters[project] = self.counters.get(project, 0) + len(commit.events)
@@ -130,11 +131,17 @@ class MemoryBus:
 
 
 class FixedTopology:
-    def __init__(self, topology: Topology | None = None) -> None:
+    """One topology under the label of every version, or those of `earlier` under their own."""
+
+    def __init__(self, topology: Topology | None = None, earlier: Mapping[str, Topology] | None = None) -> None:
         self._topology = topology or Topology.empty()
+        self._earlier = earlier or {}
 
     def topology(self, project: str) -> tuple[str, Topology]:
         return "topology-0", self._topology
+
+    def named(self, project: str, label: str) -> Topology | None:
+        return self._earlier.get(label, self._topology)
 
 
 class FixedCalibration:

@@ -148,6 +148,7 @@ def _event_schemas() -> Json:
             "ruling_ms": {"type": "integer", "readOnly": True},
             "onset_ms": {"type": "integer", "readOnly": True},
             "onset_near_s": {"type": "integer", "readOnly": True},
+            "onset_busy": {"type": "boolean", "readOnly": True},
             "tier": {"enum": list(TIERS), "readOnly": True},
             "incident_id": {"type": ["string", "null"], "readOnly": True, "description": "null while in none."},
             "incident_reason": {"type": ["string", "null"], "readOnly": True, "description": "Why it joined."},

@@ -59,7 +59,7 @@ class Documents:
 
     def at(self, project: str, name: str, version: int) -> Any | None:
         """The document as it was at a version; None when that was never written."""
-        row = self._table.get(keys.document_version(project, name, version), consistent=False)
+        row = self._table.get(keys.document_version(project, name, version))
         return unpack(row["z"]) if row else None
 
 
@@ -90,6 +90,7 @@ class TopologyDocuments:
     def __init__(self, documents: Documents) -> None:
         self._documents = documents
         self._cached = _Cached(documents, "topology", lambda it: Topology.from_document(it) if it else Topology.empty())
+        self._last: dict[str, tuple[str, Topology]] = {}
 
     def topology(self, project: str) -> tuple[str, Topology]:
         version, topology = self._cached.get(project)
@@ -97,11 +98,15 @@ class TopologyDocuments:
 
     def named(self, project: str, label: str) -> Topology | None:
         """The topology that a commit recorded as `label`; None when it is not kept."""
+        for known, topology in (self.topology(project), self._last.get(project, ("", Topology.empty()))):
+            if known == label:
+                return topology
         version = int(label.removeprefix("topology-"))
-        if version == 0:
-            return Topology.empty()
-        document = self._documents.at(project, "topology", version)
-        return Topology.from_document(document) if document else None
+        document = self._documents.at(project, "topology", version) if version else None
+        if version and not document:
+            return None
+        self._last[project] = label, Topology.from_document(document) if document else Topology.empty()
+        return self._last[project][1]
 
 
 def _in_use(document: Any) -> tuple[str, Calibrators]:

@@ -350,7 +350,7 @@ class DynamoLedger:
             numbered.append((n, row))
         bodies = self.bodies(project, [row for _, row in numbered])
         return [
-            LogEntry(n, row["c"], row["at"], row["trace"], segments.decode_events(body))
+            LogEntry(n, row["c"], row["at"], row["trace"], segments.decode_events(body), row["versions"]["topology"])
             for (n, row), body in zip(numbered, bodies, strict=True)
         ]
 

@@ -91,6 +91,8 @@ WEIGHTS: Final[Mapping[str, float]] = {
     "text": 0.4,
     "onset": 0.3,
 }
+#: Kinds of tokens that share the index row of another kind.
+_PLACES: Final = {"o": "s", "m": "s", "S": "s", "E": "e"}
 _MAX_TOKEN: Final = 96
 _MAX_OPEN_PER_TOKEN: Final = 64
 _MAX_EARLY: Final = 4
@@ -149,6 +151,7 @@ def signal_of(event: Mapping[str, Any], n: int, i: int, topology: Topology) -> S
         trace_id=str(event.get("trace_id") or ""),
         onset=event.get("onset_ms"),
         near_s=int(event.get("onset_near_s") or 0),
+        busy=bool(event.get("onset_busy")),
     )
 
 
@@ -179,11 +182,11 @@ def _fresh(signal: Signal) -> bool:
 
 def _own(signal: Signal, topology: Topology) -> tuple[str, ...]:
     services = _services(signal)
-    own = [_token("s", name) for name in services]
+    own = [_token("S" if signal.busy else "s", name) for name in services]
     if not signal.entity.startswith("service:"):
-        own.append(_token("e", signal.entity))
-    if signal.dedup_key != f"{signal.source}|{signal.type}|{signal.entity}":
-        own.append(_alert_token(signal))  # a default key says no more than the entity does
+        own.append(_token("E" if signal.busy else "e", signal.entity))
+    if signal.busy or signal.dedup_key != f"{signal.source}|{signal.type}|{signal.entity}":
+        own.append(_alert_token(signal))  # else a default key says no more than the entity does
     known = signal.service in topology
     cluster = signal.tags.get("cluster")
     if cluster and signal.fingerprint and not known:
@@ -219,11 +222,11 @@ def _lookups(signal: Signal, own: Sequence[str], topology: Topology, policy: Pol
     at, began = signal.at, signal.began
     for token in own:
         kind, name = token[0], token[2:]
-        if kind == "s":
-            found.append(Lookup(token, policy.window, "service", name, name, at))
+        if kind in "sS":
+            found += _both_paces(signal, "s", name, "service", name, policy)
             found.append(Lookup(_token("m", name), policy.near, "mention", name, name, at))
-        elif kind == "e":
-            found.append(Lookup(token, policy.window, "entity", signal.entity, signal.entity, at))
+        elif kind in "eE":
+            found += _both_paces(signal, "e", signal.entity, "entity", signal.entity, policy)
         elif kind == "d":
             found.append(Lookup(token, policy.window, "alert", signal.title, signal.title, at))
         elif kind == "h":
@@ -232,7 +235,7 @@ def _lookups(signal: Signal, own: Sequence[str], topology: Topology, policy: Pol
             found.append(Lookup(token, policy.similar, "text", signal.entity, signal.tags["cluster"], at))
         elif kind == "m":
             found.append(Lookup(token, policy.near, "mention", signal.entity, name, began))
-            found.append(Lookup(_token("s", name), policy.near, "mention", signal.entity, name, began))
+            found += [Lookup(_token(s, name), policy.near, "mention", signal.entity, name, began) for s in "sS"]
         elif kind == "b":
             gap = _near_s(signal, topology) * clock.SECOND
             found += [
@@ -250,6 +253,17 @@ def _lookups(signal: Signal, own: Sequence[str], topology: Topology, policy: Pol
     return found
 
 
+def _both_paces(signal: Signal, letter: str, name: str, kind: str, about: str, policy: Policy) -> list[Lookup]:
+    """What a signal about something can follow: other signals about it, whichever pace they came at. Only between two
+    of a calm pace the whole window counts.
+    """
+    calm = policy.busy if signal.busy else policy.window
+    return [
+        Lookup(_token(letter, name), calm, kind, about, about, signal.at),
+        Lookup(_token(letter.upper(), name), policy.busy, kind, about, about, signal.at),
+    ]
+
+
 def tokens(
     signal: Signal, topology: Topology, policy: Policy = DEFAULT_POLICY
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -261,7 +275,7 @@ def tokens(
 
 def _place(token: str) -> str:
     """The index row that leads to holders of a token: whatever is about a service shares one row."""
-    return f"s{token[1:]}" if token[0] in "om" else token
+    return _PLACES.get(token[0], token[0]) + token[1:]
 
 
 def needed(signals: Iterable[Signal], topology: Topology, policy: Policy = DEFAULT_POLICY) -> set[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Final, TypeVar
 
 from tocsin.kernel import clock
@@ -72,17 +72,16 @@ class CorrelateWorker:
         """Correlate everything the log holds; returns how many events. Raises Retry when time runs out."""
         done = races = 0
         size = FIRST_PORTION
-        _, topology = self._topologies.topology(project)
         cursor = self._incidents.cursor(project)
         pending: list[Signal] = []
-        end = cursor
+        end, topology = cursor, Topology.empty()
         while True:
             if remaining_ms() < MIN_REMAINING_MS:
                 raise Retry(f"project {project} has more to correlate than one call may take")
             if not pending:
                 if (end.n, end.i) != (cursor.n, cursor.i):  # commits without a signal still move the cursor
                     cursor = self._save(project, cursor, end, Effects(), self._now())
-                pending, end = self._read(project, cursor, topology)
+                pending, end, topology = self._read(project, cursor)
                 if end == cursor:
                     return done
                 continue
@@ -108,15 +107,20 @@ class CorrelateWorker:
         last = next(islice(mattering, size - 1, None), len(pending))
         return min(last, EVENTS_PER_ROUND)
 
-    def _read(self, project: str, cursor: Cursor, topology: Topology) -> tuple[list[Signal], Cursor]:
-        """Signals from the cursor on, and where the cursor is once they are dealt with (itself: nothing there)."""
+    def _read(self, project: str, cursor: Cursor) -> tuple[list[Signal], Cursor, Topology]:
+        """Signals from the cursor on, where the cursor is once they are dealt with (itself: nothing there), and the
+        topology that all of them were scored with. It rules, not the one declared by now: so the log repeats.
+        """
         entries = self._ledger.read(project, cursor.n, COMMITS_PER_ROUND)
         if not entries:
             behind = self._ledger.head(project).n - cursor.n
             if behind < 0:
-                return [], cursor
+                return [], cursor, Topology.empty()
             # What stood here has left by retention.
-            return [], replace(cursor, n=cursor.n + min(COMMITS_PER_ROUND, behind + 1), i=0)
+            after = replace(cursor, n=cursor.n + min(COMMITS_PER_ROUND, behind + 1), i=0)
+            return [], after, Topology.empty()
+        entries = list(takewhile(lambda entry: entry.topology == entries[0].topology, entries))
+        topology = self._topologies.named(project, entries[0].topology) or Topology.empty()
         signals = []
         for entry in entries:
             start = cursor.i if entry.n == cursor.n else 0
@@ -124,7 +128,7 @@ class CorrelateWorker:
                 signal = self._signal(project, entry.events[i], entry.n, i, topology)
                 if signal is not None:
                     signals.append(signal)
-        return signals, replace(cursor, n=entries[-1].n + 1, i=0)
+        return signals, replace(cursor, n=entries[-1].n + 1, i=0), topology
 
     def _signal(self, project: str, event: Event, n: int, i: int, topology: Topology) -> Signal | None:
         """The signal of a stored event; one that is damaged is put on record and left out, so that others go on."""

@@ -51,7 +51,8 @@ class Policy:
     """
 
     gate: float = 0.40  #: below it a firing signal opens and extends nothing
-    window: int = 15 * clock.MINUTE  #: same service, entity or alert
+    window: int = 15 * clock.MINUTE  #: same alert; same service or entity, where the project is calm
+    busy: int = 6 * clock.MINUTE  #: same service or entity, where alerts begin often
     near: int = 75 * clock.SECOND  #: onsets of declared neighbours; onset of who names a service, and the service
     host: int = 12 * clock.SECOND  #: onsets on the same host
     similar: int = 3 * clock.MINUTE  #: same text in the same cluster
@@ -73,12 +74,14 @@ class Policy:
         looked up.
         """
         kind = token[:1]
-        if kind in ("s", "o", "u", "m"):
+        if kind in "sSoum":
             return self.near
         if kind == "b":
             return int(token.split(":", 2)[1]) * clock.SECOND
         if kind == "h":
             return self.host
+        if kind in "eE":
+            return self.busy
         return self.similar if kind == "f" else self.window
 
 
@@ -116,6 +119,7 @@ class Signal:
     trace_id: str = ""
     onset: int | None = None  #: ruling time at which its alert began to fire; None: with this event
     near_s: int = 0  #: seconds within which onsets are no coincidence in the project; 0: never
+    busy: bool = False  #: alerts begin so often in the project that only a short silence on a service means anything
 
     @property
     def began(self) -> int:
@@ -625,7 +629,7 @@ def _bound(incident: Incident, policy: Policy) -> None:
             del incident.tokens[token]
     if len(incident.tokens) > policy.max_tokens:
         # Service tokens reach furthest, so they go last; among equals the longest silent goes first.
-        order = sorted(incident.tokens.items(), key=lambda pair: (pair[0][0] in "suo", pair[1][-1], pair[0]))
+        order = sorted(incident.tokens.items(), key=lambda pair: (pair[0][0] in "sSuo", pair[1][-1], pair[0]))
         incident.tokens = dict(order[len(order) - policy.max_tokens :])
     points = sum(map(len, incident.tokens.values()))
     if points > policy.max_points:

@@ -8,6 +8,7 @@ seconds are no coincidence. `OnsetRate` holds that rate, with decay, for one pro
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ STEPS_S: Final = (32, 16, 8, 4, 2, 1)
 #: Share of the usual time between onsets below which a distance is no coincidence: two unrelated onsets come that near
 #: in 1 - e^(-2 · 0.07) = 13 % of cases.
 SHARE: Final = 0.07
+#: Where alerts usually begin closer than this, minutes of silence between two of one service say little.
+BUSY_MS: Final = 4 * clock.MINUTE
 
 
 @dataclass(slots=True)
@@ -64,14 +67,19 @@ class OnsetRate:
             self.last = now
         self.began = at
 
-    def near_s(self) -> int:
-        """Seconds within which another onset is no coincidence; 0 while the pace is unknown or too fast to tell."""
+    def usual_ms(self) -> float:
+        """Usual time between beginnings; infinite while the pace is unknown."""
         seen = self.last - self.first
         if self.count < self.READY_COUNT or seen < self.READY_MS:
+            return math.inf
+        return self.HALF_LIFE_MS * _WINDOW * (1.0 - decay(seen, self.HALF_LIFE_MS)) / self.recent
+
+    def near_s(self) -> int:
+        """Seconds within which another onset is no coincidence; 0 while the pace is unknown or too fast to tell."""
+        usual = self.usual_ms()
+        if usual == math.inf:
             return 0
-        lived = self.HALF_LIFE_MS * _WINDOW * (1.0 - decay(seen, self.HALF_LIFE_MS))
-        usual = SHARE * lived / self.recent
-        return next((step for step in STEPS_S if step * clock.SECOND <= usual), 0)
+        return next((step for step in STEPS_S if step * clock.SECOND <= SHARE * usual), 0)
 
 
 #: Window (in half-lives) whose plain count equals the decayed count at a steady rate: 1 / ln 2.

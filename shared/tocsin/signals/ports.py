@@ -53,13 +53,17 @@ class LogHead:
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One commit as it was recorded: its number, its scored events, and what is needed to list and replay it."""
+    """One commit as it was recorded: its number, its scored events, and what is needed to list and correlate it.
+
+    `topology` labels the version that the events were scored with.
+    """
 
     n: int
     commit_id: str
     committed_at: int
     trace_id: str
     events: list[Event]
+    topology: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +200,10 @@ class Bus(Protocol):
 class TopologyReader(Protocol):
     def topology(self, project: str) -> tuple[str, Topology]:
         """Current topology of a project with its version label."""
+        ...
+
+    def named(self, project: str, label: str) -> Topology | None:
+        """The topology of a version by its label; None when it is not kept."""
         ...
 
 

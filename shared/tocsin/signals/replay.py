@@ -31,7 +31,7 @@ States = dict[bytes, bytes]
 #: sent, and scoring an event again keeps it either way.
 SCORED: Final = frozenset(
     (
-        *("ruling_ms", "onset_ms", "onset_near_s"),
+        *("ruling_ms", "onset_ms", "onset_near_s", "onset_busy"),
         *("fingerprint", "features", "score", "tier", "explain", "scored_by"),
     )
 )

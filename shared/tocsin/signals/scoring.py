@@ -224,17 +224,19 @@ class States:
         self._metrics: dict[bytes, MetricState] = {}
         self._banks: dict[bytes, RecordBank] = {}
         self._onsets: onsets.OnsetRate | None = None
+        self._begun = False
 
     def onset(self, at: int) -> None:
         """Count the beginning of a notable alert."""
-        if self._onsets is None:
-            self._onsets = onsets.OnsetRate.unpack(self._hot.get(onsets.KEY)) or onsets.OnsetRate(at, at)
+        self._onsets = self.pace() or onsets.OnsetRate(at, at)
         self._onsets.add(at)
+        self._begun = True
 
-    def near_s(self) -> int:
-        """How near in time onsets are no coincidence in this project (s)."""
-        known = self._onsets or onsets.OnsetRate.unpack(self._hot.get(onsets.KEY))
-        return known.near_s() if known else 0
+    def pace(self) -> onsets.OnsetRate | None:
+        """How often alerts begin in this project; None before the first."""
+        if self._onsets is None:
+            self._onsets = onsets.OnsetRate.unpack(self._hot.get(onsets.KEY))
+        return self._onsets
 
     def fingerprint(self, key: bytes, at: int) -> FingerprintState:
         state = self._fingerprints.get(key) or FingerprintState.unpack(self._hot.get(key))
@@ -275,7 +277,7 @@ class States:
             for states in (self._fingerprints, self._series, self._metrics)
             for key, state in states.items()
         }
-        if self._onsets is not None:
+        if self._begun and self._onsets is not None:
             hot[onsets.KEY] = self._onsets.pack()
         return hot, {key: bank.pack() for key, bank in self._banks.items()}
 
@@ -344,17 +346,25 @@ def _weigh(p: Prepared, states: States, series: SeriesState, calibrators: Calibr
 
 
 def _stamp(event: Event, p: Prepared, states: States, series: SeriesState) -> None:
-    """Say since when the alert fires, where that is not since this event, and how near other onsets mean something."""
+    """Say since when the alert fires, where that is not since this event, how near other onsets mean something, and
+    whether alerts begin so often that only short silences do.
+    """
     if p.status != FIRING:
         return
     if series.onset != p.at:
         event["onset_ms"] = series.onset
-    notable = event["explain"]["logit"] >= NOTABLE  # before calibration: states do not depend on calibrators
-    if not notable or p.at - series.onset > onsets.FRESH_MS:
+    judged = event["explain"]
+    learned = sum(micro for name, _, micro in judged["terms"] if name == "source_reliability")
+    if judged["logit"] - learned < NOTABLE:  # by its own evidence: states do not depend on calibrators
         return
     if series.onset == p.at:
         states.onset(p.at)
-    near = states.near_s()
+    pace = states.pace()
+    if pace is None:
+        return
+    if pace.usual_ms() < onsets.BUSY_MS:
+        event["onset_busy"] = True
+    near = pace.near_s() if p.at - series.onset <= onsets.FRESH_MS else 0
     if near:
         event["onset_near_s"] = near
 

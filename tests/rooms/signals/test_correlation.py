@@ -153,13 +153,15 @@ def names(one: Signal) -> set[str]:
 def linked(one: Signal, other: Signal) -> bool:
     """The definition, written without tokens: the oracle of the properties below."""
     apart = abs(one.at - other.at)
-    if one.service == other.service and one.service is not None and apart <= POLICY.window:
+    window = POLICY.busy if one.busy or other.busy else POLICY.window
+    if one.service == other.service and one.service is not None and apart <= window:
         return True
-    if one.entity == other.entity and apart <= POLICY.window:
+    if one.entity == other.entity and apart <= window:
         return True
-    if f"service:{one.service}" == other.entity or f"service:{other.service}" == one.entity:
-        return apart <= POLICY.window
-    if one.dedup_key == other.dedup_key and apart <= POLICY.window:
+    if (f"service:{one.service}" == other.entity or f"service:{other.service}" == one.entity) and apart <= window:
+        return True
+    own = [s.busy or s.dedup_key != f"{s.source}|{s.type}|{s.entity}" for s in (one, other)]
+    if one.dedup_key == other.dedup_key and all(own) and apart <= POLICY.window:
         return True
     for a, b in ((one, other), (other, one)):
         named = set(mentions(a.title)) if a.at - a.began <= FRESH_MS else set()
@@ -199,9 +201,10 @@ def storms(draw: st.DrawFn) -> list[Signal]:
     for number in range(draw(st.integers(1, 24))):
         service = draw(st.sampled_from(["web", "cart", "auth", "pay-db", "mail", "search", "lone", None]))
         entity = draw(st.sampled_from(["host:a", "host:b", "service:web"])) if service is None else f"service:{service}"
-        at += draw(st.sampled_from([0, 2, 3, 8, 9, 12, 13, 60, 75, 76, 300, 890, 901]))
+        at += draw(st.sampled_from([0, 2, 3, 8, 9, 12, 13, 60, 75, 76, 300, 355, 365, 890, 901]))
         age = draw(st.sampled_from([None, None, 0, 20, 120, 121, 600]))
         near_s = draw(st.sampled_from([0, 8, 8, 16]))
+        busy = draw(st.integers(0, 2)) == 0
         reached = draw(st.sampled_from(["", "", "call to pay-db failed", "connection to no-such refused"]))
         tags = {"node": draw(st.sampled_from(["n1", "n9"]))} if draw(st.integers(0, 9)) == 0 else {}
         key = "shared" if draw(st.integers(0, 9)) == 0 else f"prom|latency|{entity}"
@@ -219,6 +222,7 @@ def storms(draw: st.DrawFn) -> list[Signal]:
                 received_at=T0 + 2 * HOUR,
                 onset=None if age is None else T0 + (at - age) * SECOND,
                 near_s=near_s,
+                busy=busy,
                 title=reached or f"{service} is slow",
             )
         )
@@ -370,6 +374,20 @@ def test_merging_respects_the_cap() -> None:
     table.take([signal(0, "web", 0), signal(1, "web", 1_000), signal(2, "web", 1_790), signal(3, "web", 895)])
     assert max(incident.last - incident.first for incident in table.alive()) <= 1_700 * SECOND
     assert len(table.alive()) == 2
+
+
+@pytest.mark.parametrize(("busy", "expected"), [((False, False), 1), ((True, True), 2), ((True, False), 2)])
+def test_a_silence_on_a_service_ends_sooner_where_alerts_begin_often(busy: tuple[bool, bool], expected: int) -> None:
+    table = Table()
+    first = signal(0, at=0, type="errors", dedup_key="prom|errors|service:web", busy=busy[0])
+    table.take([first, signal(1, at=600, busy=busy[1])])
+    assert len(table.alive()) == expected
+
+
+def test_an_alert_that_fires_again_stays_with_itself_for_the_whole_window() -> None:
+    table = Table()
+    table.take([signal(0, at=0, busy=True), signal(1, at=840, busy=True)])
+    assert len(table.alive()) == 1
 
 
 def test_without_a_declaration_services_stay_apart() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tocsin.kernel.clock import DAY, HOUR, MINUTE, SECOND, rfc3339
 from tocsin.signals import correlation, onsets, scoring
+from tocsin.signals.calibration import Calibrators
 from tocsin.signals.onsets import STEPS_S, OnsetRate, mentions
 from tocsin.signals.series import FIRING, HOT_LIMIT, RESOLVED, SeriesState, last_changed
 from tocsin.signals.topology import Topology
@@ -124,6 +125,28 @@ def test_the_scorer_says_since_when_an_alert_fires_and_how_near_others_must_begi
     signal = correlation.signal_of(scored[12], 1, 0, Topology.empty())
     assert signal.began == T0 + 11 * 20 * MINUTE
     assert signal.near_s == 32
+
+
+@pytest.mark.parametrize(("every", "busy"), [(3 * MINUTE, True), (5 * MINUTE, False)])
+def test_the_scorer_says_where_alerts_begin_often(every: int, busy: bool) -> None:
+    events = [event(k, f"s-{k}", k * every) for k in range(40)]
+    events.append(event(40, "s-39", 39 * every + 10 * MINUTE))  # repeats say it too
+    events.append(event(41, "s-41", 41 * every, severity_raw="info"))
+    scored = scoring.score([scoring.prepare(one, Topology.empty()) for one in events], {}, {}).events
+    assert "onset_busy" not in scored[0]
+    assert [one.get("onset_busy", False) for one in scored[39:]] == [busy, busy, False]
+    assert correlation.signal_of(scored[40], 1, 0, Topology.empty()).busy is busy
+
+
+def test_what_people_confirmed_of_a_source_changes_no_state() -> None:
+    """Otherwise a log would not repeat under other calibrators."""
+    events = [event(k, f"s-{k}", k * 3 * MINUTE, severity_raw="warning", source="odd") for k in range(40)]
+    trusted = Calibrators({}, {"odd": 1.0})
+    prepared = [scoring.prepare(one, Topology.empty()) for one in events]
+    plain, confirmed = scoring.score(prepared, {}, {}), scoring.score(prepared, {}, {}, trusted)
+    logits = [[one["explain"]["logit"] for one in side.events] for side in (plain, confirmed)]
+    assert any(a < scoring.NOTABLE <= b for a, b in zip(*logits, strict=True))
+    assert plain.hot == confirmed.hot
 
 
 def test_one_small_state_per_project_is_loaded_and_kept() -> None:
