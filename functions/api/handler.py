@@ -8,4 +8,5 @@ from tocsin.kernel.http import Answer, Request
 
 @api_entry
 def handler(request: Request) -> Answer:
-    return dispatch(request, wiring.principal_of, wiring.api())
+    with wiring.denials_noted(request):
+        return dispatch(request, wiring.principal_of, wiring.api())

@@ -15,7 +15,7 @@ from tocsin.kernel.http import Answer, Request
 
 @api_entry
 def _requests(request: Request) -> Answer:
-    return senders.answer(request, wiring.principal_of, wiring.reception, wiring.alertmanager)
+    return senders.answer(request, wiring.admit, wiring.reception, wiring.alertmanager)
 
 
 @schedule_entry

@@ -7,7 +7,9 @@ for, which is why imports that only some functions need stand inside the functio
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from tocsin.aws.connector_store import DynamoAlerts, DynamoLeased, DynamoSilences
     from tocsin.aws.data_keys import KmsKeyRing
     from tocsin.aws.delivery_store import DynamoChannels, DynamoNotifications, DynamoRouting
+    from tocsin.aws.denials import Denials
     from tocsin.aws.documents import CalibrationDocuments, Documents, TopologyDocuments
     from tocsin.aws.event_reader import DynamoEventReader
     from tocsin.aws.incident_reader import DynamoIncidentReader
@@ -283,16 +286,56 @@ def _gate_of(*schemes: Scheme) -> Gate:
     )
 
 
+_caller: ContextVar[Principal | None] = ContextVar("caller", default=None)
+
+
 def principal_of(request: Request) -> Principal:
     """The caller of a request, counted against its limit. Refuses as tocsin.access.limits.Gate says."""
-    return _gate().principal_of(request)
+    principal = _gate().principal_of(request)
+    _caller.set(principal)
+    return principal
+
+
+def admit(request: Request, scope: str) -> Principal:
+    """The caller of a request, who must hold `scope`."""
+    from tocsin.access.principals import require
+
+    with denials_noted(request):
+        principal = principal_of(request)
+        require(principal, scope)
+    return principal
+
+
+@lru_cache(maxsize=1)
+def denials() -> Denials:
+    from tocsin.aws.denials import Denials
+
+    return Denials(table(), _pepper)
+
+
+@contextmanager
+def denials_noted(request: Request) -> Iterator[None]:
+    """Whoever is turned away inside leaves evidence of it. A table that does not answer changes no answer."""
+    from tocsin.api.matching import operation_of
+
+    _caller.set(None)
+    try:
+        yield
+    except Refusal as refusal:
+        operation = operation_of(request.method, request.path)
+        try:
+            denials().note(refusal.code, operation, _caller.get(), request.source_ip, request.trace_id, clock.now_ms())
+        except (Retry, BotoCoreError, ClientError) as error:
+            logger.warning("a denial is in the log only", extra={"error": type(error).__name__, "code": refusal.code})
+        raise
 
 
 class SenderDoor:
     """Implements connectors.reception.Door: senders need the scope ingest:write."""
 
     def by_key(self, request: Request) -> Principal:
-        return self._sender(principal_of(request))
+        with denials_noted(request):
+            return self._sender(principal_of(request))
 
     def by_signature(self, key_id: str, request: Request) -> Principal:
         from tocsin.access import limits
@@ -303,7 +346,10 @@ class SenderDoor:
         def signed(request: Request) -> Principal:
             return _signatures().authenticate_hook(key_id, request.body, shown(request))
 
-        return self._sender(_gate_of(limits.Scheme(lambda _: True, shown, signed)).principal_of(request))
+        with denials_noted(request):
+            principal = _gate_of(limits.Scheme(lambda _: True, shown, signed)).principal_of(request)
+            _caller.set(principal)
+            return self._sender(principal)
 
     def _sender(self, principal: Principal) -> Principal:
         from tocsin.access.principals import require

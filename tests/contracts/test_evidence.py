@@ -13,22 +13,33 @@ from moto import mock_aws
 from tests.support.delivery_fakes import webhook
 from tests.support.keys import fixed_sealer
 
+from tocsin.access.admin import Person
+from tocsin.access.approvals import Approval
+from tocsin.access.principals import KeyRecord, Principal
+from tocsin.access.projects import Project, ProjectSettings
+from tocsin.aws.access_store import DynamoApprovals, DynamoKeySet
 from tocsin.aws.bucket import Bucket
+from tocsin.aws.connector_store import DynamoSilences
 from tocsin.aws.dead_letters import replay_record
 from tocsin.aws.delivery_store import DynamoChannels, DynamoNotifications, DynamoRouting
+from tocsin.aws.denials import MOST, Denials
 from tocsin.aws.documents import Documents
 from tocsin.aws.incident_store import DynamoIncidentStore
 from tocsin.aws.journal_store import DynamoJournal
+from tocsin.aws.key_store import DynamoKeys, DynamoPeople, DynamoProjects
 from tocsin.aws.ledger import DynamoLedger
 from tocsin.aws.outbox import outbox_writes
+from tocsin.aws.privacy_store import DynamoJobs
 from tocsin.aws.table import Table
 from tocsin.aws.watch import Healings
+from tocsin.connectors.silences import Silence
 from tocsin.delivery.model import NotificationRecord
 from tocsin.delivery.routing import Routing
 from tocsin.journal.entries import DEPLOYMENT, Entry
 from tocsin.kernel import clock, ids
 from tocsin.kernel.cause import Cause, acting, cause
 from tocsin.kernel.errors import Refusal
+from tocsin.privacy.jobs import Job
 from tocsin.signals import incidents
 from tocsin.signals.correlator import ITEMS_PER_ROUND
 from tocsin.signals.incidents import Effects, Incident, outbox_rows
@@ -36,6 +47,7 @@ from tocsin.signals.ports import Cursor, OutboxRow
 
 NOW = clock.now_ms()
 PROJECT = "demo"
+KEY_STEPS = ("changed", "created", "revoked")
 ACTOR, TRACE = "key_0190abcdEFGH", "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
@@ -283,3 +295,147 @@ def test_writers_of_one_minute_do_not_share_a_directory_row(world: World) -> Non
     rows = [OutboxRow(PROJECT, ids.new_id("evd", NOW), "evidence", NOW, {}) for _ in range(40)]
     directories = {json.dumps(outbox_writes(world.table, [row], NOW)[-1].operation) for row in rows}
     assert len(directories) == 4
+
+
+def key(**changes: Any) -> KeyRecord:
+    scopes = frozenset({"ingest:write"})
+    return replace(KeyRecord("0190abcdEFGH", PROJECT, "live", b"h" * 32, scopes, NOW, name="of Ada"), **changes)
+
+
+def test_keys_leave_evidence_when_they_are_made_changed_and_ended_and_of_no_second_end(world: World) -> None:
+    store, made = DynamoKeys(world.table), key()
+    with acting(ACTOR, TRACE):
+        assert store.add(made)
+        assert not store.add(made)
+        assert store.change(replace(made, name="other", expires_at=NOW + 9))
+        assert store.touch(made.key_id, NOW, NOW - 1)
+        assert store.revoke(PROJECT, made.key_id, NOW)
+        assert not store.revoke(PROJECT, made.key_id, NOW)
+        assert not store.revoke("other", made.key_id, NOW)
+        assert not store.change(made)
+    entries = world.evidence()
+    assert sorted(map(told, entries)) == [(f"key.{what}", ACTOR, TRACE, "done") for what in KEY_STEPS]
+    assert {one.resource for one in entries} == {f"key:key_{made.key_id}"}
+    assert "Ada" not in json.dumps([one.payload() for one in entries])
+
+
+def test_projects_leave_evidence_of_their_settings_and_their_end(world: World) -> None:
+    store, project = DynamoProjects(world.table), Project(PROJECT, "Shop", NOW, version=1)
+    with acting(ACTOR, TRACE):
+        assert store.put(project, 0)
+        assert not store.put(project, 0)
+        quiet = replace(project, settings=ProjectSettings(redaction="off"), version=2)
+        assert store.put(quiet, 1)
+        assert store.put(replace(quiet, status="deleted", version=3), 2)
+    entries = sorted(world.evidence(), key=lambda one: one.kind)
+    assert [one.kind for one in entries] == ["project.changed", "project.created", "project.deleted"]
+    assert len({one.digests["project"] for one in entries}) == 3, "each names the settings as they were then"
+    assert {(one.actor, one.project) for one in entries} == {(ACTOR, PROJECT)}
+
+
+def test_people_and_approvals_leave_evidence_of_every_step(world: World) -> None:
+    people, approvals = DynamoPeople(world.table), DynamoApprovals(world.table)
+    ada = Person(ids.new_id("per", NOW), PROJECT, "Ada", frozenset({"events:*"}), NOW, ACTOR)
+    request = {"method": "DELETE", "path": "/v1/projects/demo", "query": {}, "body": None}
+    asked = Approval(ids.new_id("apr", NOW), PROJECT, "00" * 32, request, "because of Ada", ACTOR, NOW)
+    with acting(ACTOR, TRACE):
+        assert people.put(ada, 0)
+        assert people.put(replace(ada, scopes=frozenset(), version=2), 1)
+        assert people.put(replace(ada, removed_at=NOW, version=3), 2)
+        assert not people.put(ada, 7)
+        assert approvals.put(asked, 0)
+    with acting("key_ofSomebodyEl", TRACE):
+        given = replace(asked, status="approved", version=2)
+        assert approvals.put(given, 1)
+        assert not approvals.put(given, 1)
+        assert approvals.put(replace(given, status="used", version=3), 2)
+        other = replace(asked, id=ids.new_id("apr", NOW))
+        assert approvals.put(other, 0)
+        assert approvals.put(replace(other, status="rejected", version=2), 1)
+    entries = world.evidence()
+    assert sorted((one.kind, one.outcome) for one in entries) == [
+        ("approval.asked", "done"),
+        ("approval.asked", "done"),
+        ("approval.given", "allowed"),
+        ("approval.refused", "refused"),
+        ("approval.used", "done"),
+        ("person.added", "done"),
+        ("person.changed", "done"),
+        ("person.removed", "done"),
+    ]
+    assert next(one.actor for one in entries if one.kind == "approval.given") == "key_ofSomebodyEl"
+    assert "Ada" not in json.dumps([one.payload() for one in entries])
+
+
+def test_jobs_leave_evidence_of_their_beginning_and_their_end(world: World) -> None:
+    jobs = DynamoJobs(world.table, fixed_sealer())
+    job = Job(ids.new_id("job", NOW), PROJECT, "erasure", ACTOR, NOW, "rows", subject="usr_" + "a" * 26)
+    running = replace(job, version=2, phase="exports")
+    once = replace(running, version=3, status="done", finished_at=NOW, recheck_at=NOW + 9, removed={"rows": 4})
+    again = replace(once, version=4, status="running", phase="rows")
+    left = replace(once, version=5, status="incomplete", recheck_at=None, remains={"rows": 1})
+    with acting("system:privacy"):
+        for version, one in enumerate((job, running, once, again, left)):
+            assert jobs.put(one, version)
+        assert not jobs.put(left, 2)
+    entries = world.evidence()
+    assert sorted((one.kind, one.outcome) for one in entries) == [
+        ("erasure.begun", "done"),
+        ("erasure.done", "done"),
+        ("erasure.done", "failed"),
+    ]
+    assert "usr_a" not in json.dumps([one.payload() for one in entries])
+
+
+def test_silences_leave_evidence_when_they_are_set_and_ended(world: World) -> None:
+    store = DynamoSilences(world.table, fixed_sealer())
+    hour = clock.now_ms() + clock.HOUR
+    silence = Silence("0d0c7c43-6f4f-4c5b-8a53-5a51a3a5d6f5", (), NOW, hour, NOW, "ada", "deploying")
+    with acting(ACTOR, TRACE):
+        store.put(PROJECT, silence)
+        store.put(PROJECT, replace(silence, ends_at=NOW))
+    entries = world.evidence()
+    assert sorted(map(told, entries)) == [(f"silence.{one}", ACTOR, TRACE, "done") for one in ("ended", "set")]
+    assert "ada" not in json.dumps([one.payload() for one in entries])
+
+
+def test_the_rotation_of_token_keys_belongs_to_the_deployment(world: World) -> None:
+    with acting(ACTOR, TRACE):
+        assert DynamoKeySet(world.table).put({"keys": []}, 0)
+        assert not DynamoKeySet(world.table).put({"keys": []}, 0)
+    (left,) = world.evidence()
+    assert (left.project, *told(left)) == (DEPLOYMENT, "token_keys.rotated", ACTOR, TRACE, "done")
+
+
+def test_a_denial_is_evidence_once_a_minute_and_names_no_address(world: World) -> None:
+    denials = Denials(world.table, lambda: b"p" * 32)
+    ada = Principal(PROJECT, "0190abcdEFGH", frozenset())
+    minute = NOW - NOW % clock.MINUTE
+
+    def note(code: str, operation: str, caller: Principal | None, at: int) -> bool:
+        return denials.note(code, operation, caller, "192.0.2.7", TRACE, at)
+
+    assert note("ERR_SCOPE", "list_keys", ada, minute)
+    assert not note("ERR_SCOPE", "list_keys", ada, minute + 59_999)
+    assert note("ERR_SELF_APPROVAL", "approve", ada, minute)
+    assert note("ERR_AUTH_INVALID", "unknown", None, minute)
+    assert not note("ERR_SCHEMA", "send_events", ada, minute), "what is wrong with a request is in the log"
+    assert note("ERR_SCOPE", "list_keys", ada, minute - clock.MINUTE), "another minute"
+    entries = world.evidence()
+    assert len({one.id for one in entries}) == len(entries) == 4
+    found = {(one.kind, one.project, one.actor, one.action, one.outcome) for one in entries}
+    assert found == {
+        ("denied.scope", PROJECT, ada.credential, "request:list_keys", "refused"),
+        ("denied.self_approval", PROJECT, ada.credential, "request:approve", "refused"),
+        ("denied.auth_invalid", DEPLOYMENT, "system:nobody", "request:unknown", "refused"),
+    }
+    assert "192.0.2" not in json.dumps([one.payload() for one in entries])
+    assert Denials(world.table, lambda: b"p" * 32).note("ERR_SCOPE", "list_keys", ada, "", TRACE, minute)
+    assert len({one.id for one in world.evidence()}) == 5, "another process says it for itself"
+
+
+def test_guessing_writes_a_bounded_number_of_rows(world: World) -> None:
+    denials = Denials(world.table, lambda: b"p" * 32)
+    wrote = [denials.note("ERR_AUTH_INVALID", "x", None, f"192.0.2.{n}", TRACE, NOW) for n in range(200)]
+    assert sum(wrote) == MOST
+    assert wrote[:MOST] == [True] * MOST

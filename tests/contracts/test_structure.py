@@ -162,7 +162,8 @@ def test_every_route_is_authenticated_except_the_open_list() -> None:
         name for name, properties in FUNCTIONS.items() if "FunctionUrlConfig" in properties
     }
     for name in fronts - {"public"}:
-        assert "wiring.principal_of" in source(f"functions/{name}/handler.py"), f"{name} authenticates nobody"
+        text = source(f"functions/{name}/handler.py")
+        assert "wiring.principal_of" in text or "wiring.admit" in text, f"{name} authenticates nobody"
 
 
 def test_no_switch_turns_authentication_off() -> None:

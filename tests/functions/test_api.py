@@ -13,6 +13,7 @@ import pytest
 from functions.api import handler as function
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.functions.conftest import DenialsFake
 from tests.support import api_fakes
 from tests.support.api_fakes import FOREIGN_INCIDENT, NOW, OTHER, ApiWorld, caller, request, sample_world
 
@@ -21,7 +22,7 @@ from tocsin.access.principals import FAMILIES, VERBS, Principal
 from tocsin.api import health
 from tocsin.api.router import dispatch
 from tocsin.kernel import clock
-from tocsin.kernel.errors import Refusal
+from tocsin.kernel.errors import Refusal, Retry
 from tocsin.kernel.http import Answer, Request
 from tocsin.routes import (
     EXAMPLE_CHANNEL,
@@ -759,3 +760,36 @@ def test_labels_are_escaped_in_metrics() -> None:
     assert text == (
         '# HELP a one\\nline\n# TYPE a gauge\na{x="q\\"\\\\\\n"} +Inf\na 0.5\n# HELP b B.\n# TYPE b counter\nb 2\n'
     )
+
+
+def test_who_is_turned_away_is_noted_with_the_key_that_was_shown(
+    world: ApiWorld, denials: DenialsFake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gate:
+        def principal_of(self, request: Request) -> Principal:
+            if request.header("x-api-key") == "nobody's":
+                raise Refusal("ERR_AUTH_INVALID", "no")
+            return caller("events:read")
+
+    monkeypatch.setattr(wiring, "api", lambda: world.rooms)
+    monkeypatch.setattr(wiring, "_gate", Gate)
+    event = json.loads(next(path for path in SAMPLES if path.stem.startswith("list_keys")).read_text())
+    assert function.handler(event, None)["statusCode"] == 403
+    stranger = {**event, "multiValueHeaders": {"x-api-key": ["nobody's"]}, "headers": {}}
+    assert function.handler(stranger, None)["statusCode"] == 401
+    known, unknown = denials.noted
+    assert known == ("ERR_SCOPE", "list_keys", caller().credential)
+    assert unknown[:2] == ("ERR_AUTH_INVALID", "list_keys")
+    assert not unknown[2].startswith("key_")
+
+
+def test_a_denial_that_cannot_be_noted_is_still_answered(world: ApiWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Away:
+        def note(self, *_: Any) -> bool:
+            raise Retry("the table is away")
+
+    monkeypatch.setattr(wiring, "denials", Away)
+    monkeypatch.setattr(wiring, "api", lambda: world.rooms)
+    monkeypatch.setattr(wiring, "principal_of", lambda _: caller("events:read"))
+    event = json.loads(next(path for path in SAMPLES if path.stem.startswith("list_keys")).read_text())
+    assert function.handler(event, None)["statusCode"] == 403

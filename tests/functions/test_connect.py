@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 from functions.connect.handler import handler
+from tests.functions.conftest import DenialsFake
 from tests.support.ingest_fakes import MemoryOutbound, memory_intake
 
 from tocsin import wiring
 from tocsin.access.principals import Principal
+from tocsin.api.matching import operation_of
 from tocsin.connectors.alertmanager import Alertmanager
 from tocsin.connectors.alerts import Alert, merged
 from tocsin.connectors.reception import Reception
@@ -133,3 +135,17 @@ def test_alerts_are_listed_until_their_lease_ends_and_then_resolve(world: World)
     assert {event["dedup_key"] for event in ended} == {f"alertmanager:{one['fingerprint']}" for one in fired}
     assert json.loads(handler(listing, None)["body"]) == []
     assert handler(SAMPLES["lapse"], None) == {"ended": 0}
+
+
+def test_who_is_turned_away_is_noted_whatever_the_dialect(world: World, denials: DenialsFake) -> None:
+    for name in ("pagerduty_trigger", "alertmanager_status"):
+        world.scopes = set()
+        handler(SAMPLES[name], None)
+    assert [(code, operation) for code, operation, _ in denials.noted] == [
+        ("ERR_SCOPE", operation_in("pagerduty_trigger")),
+        ("ERR_SCOPE", operation_in("alertmanager_status")),
+    ]
+
+
+def operation_in(name: str) -> str:
+    return operation_of(SAMPLES[name]["httpMethod"], SAMPLES[name]["path"])

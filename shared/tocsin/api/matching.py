@@ -66,3 +66,11 @@ def pick(method: str, methods: Mapping[str, Route]) -> Route:
         detail = Detail("method", "allowed", f"use one of {allow}")
         raise Refusal("ERR_METHOD", "This path does not take that method.", [detail], {"Allow": allow})
     return route
+
+
+def operation_of(method: str, path: str) -> str:
+    """The operation that a request asks for, "unknown" when there is none."""
+    try:
+        return pick(method, match(path)[0]).operation_id
+    except Refusal:
+        return "unknown"

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tocsin.access.principals import Principal, require
+from tocsin.access.principals import Principal
 from tocsin.api.matching import match, not_found, pick
 from tocsin.connectors import alertmanager, credentials, registry
 from tocsin.connectors.alertmanager import Alertmanager
 from tocsin.connectors.reception import Reception
+from tocsin.kernel.cause import acting
 from tocsin.kernel.errors import Refusal
 from tocsin.kernel.http import Answer, Request
 
 
 def answer(
     request: Request,
-    principal_of: Callable[[Request], Principal],
+    admit: Callable[[Request, str], Principal],
     reception: Callable[[], Reception],
     api: Callable[[], Alertmanager],
 ) -> Answer:
@@ -27,8 +28,8 @@ def answer(
         not_found()
     try:
         route = pick(request.method, match(request.path)[0])
-        principal = principal_of(credentials.with_any_key(request))
-        require(principal, str(route.scope))
+        principal = admit(credentials.with_any_key(request), str(route.scope))
     except Refusal as refusal:
         return alertmanager.refused(refusal)
-    return api().answer(request, principal.project)
+    with acting(principal.credential, request.trace_id):
+        return api().answer(request, principal.project)

@@ -7,10 +7,11 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from tocsin.access.approvals import Approval
-from tocsin.aws import keys
+from tocsin.aws import evidence, keys
 from tocsin.aws.key_store import APPROVAL_LIFE, put_versioned
 from tocsin.aws.ledger import used_of
 from tocsin.aws.table import Table, Update
+from tocsin.kernel import clock
 from tocsin.kernel.envelope import pack, unpack
 
 
@@ -40,7 +41,8 @@ class DynamoKeySet:
 
     def put(self, document: Any, expected_version: int) -> bool:
         row = {"document": document, "version": expected_version + 1}
-        return put_versioned(self._table, self._KEY, row, expected_version)
+        left = evidence.of_token_keys(document, expected_version + 1, clock.now_ms())
+        return put_versioned(self._table, self._KEY, row, expected_version, [left])
 
 
 class DynamoApprovals:
@@ -68,7 +70,8 @@ class DynamoApprovals:
             "exp": (approval.requested_at + APPROVAL_LIFE) // 1000,
         }
         key = keys.Key(keys.partition(approval.project, "approvals"), approval.id)
-        return put_versioned(self._table, key, row, expected_version)
+        left = evidence.of_approval(approval, clock.now_ms())
+        return put_versioned(self._table, key, row, expected_version, [left])
 
 
 class DynamoUsage:

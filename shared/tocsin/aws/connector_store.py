@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Final
 
-from tocsin.aws import keys
+from tocsin.aws import evidence, keys
+from tocsin.aws.outbox import outbox_writes
 from tocsin.aws.rows import open_row, seal_row
 from tocsin.aws.table import ConditionFailed, Row, Table
 from tocsin.connectors.alerts import Alert, merged
@@ -106,8 +107,10 @@ class DynamoSilences:
 
     def put(self, project: str, silence: Silence) -> None:
         key = keys.Key(keys.silences(project), silence.id)
-        exp = (silence.ends_at + KEEP_EXPIRED) // 1000
-        self._table.put(key, {"z": seal_row(self._sealer, project, key, asdict(silence)), "exp": exp})
+        exp, now = (silence.ends_at + KEEP_EXPIRED) // 1000, clock.now_ms()
+        row = {"z": seal_row(self._sealer, project, key, asdict(silence)), "exp": exp}
+        left = outbox_writes(self._table, [evidence.of_silence(project, silence, now)], now)
+        self._table.transact([self._table.put_write(key, row), *left])
 
     def get(self, project: str, silence_id: str) -> Silence | None:
         row = self._table.get(keys.Key(keys.silences(project), silence_id))

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tocsin.delivery.model import Channel, NotificationRecord
 from tocsin.journal.entries import DEPLOYMENT, Entry, content_digest
@@ -18,6 +18,14 @@ from tocsin.kernel.cause import cause
 from tocsin.kernel.ids import derived_id
 from tocsin.signals.incidents import Effects
 from tocsin.signals.ports import OutboxRow
+
+if TYPE_CHECKING:
+    from tocsin.access.admin import Person
+    from tocsin.access.approvals import Approval
+    from tocsin.access.principals import KeyRecord
+    from tocsin.access.projects import Project
+    from tocsin.connectors.silences import Silence
+    from tocsin.privacy.jobs import Job
 
 Outcome = Literal["done", "allowed", "refused", "failed"]
 
@@ -155,4 +163,89 @@ def of_healing(record: Mapping[str, Any], now: int) -> OutboxRow:
             outcome="failed" if outcome == "failed" else "done",
             name=(str(record["attempts"]),),
         )
+    )
+
+
+def of_key(change: Literal["create", "change", "revoke"], record: KeyRecord, now: int) -> OutboxRow:
+    """A key was made, with which scopes and until when, or got a new name or end, or was ended."""
+    scopes = sorted(record.scopes)
+    granted = {"scopes": scopes, "owner": record.owner, "created_by": record.created_by, "ends": record.expires_at}
+    resource, name = ("key", f"key_{record.key_id}"), (str(now), change)
+    kind = f"key.{change}d"
+    return evidence_row(_entry(kind, record.project, now, f"key:{change}", resource, {"key": granted}, name=name))
+
+
+def of_project(before: int, project: Project, now: int) -> OutboxRow:
+    """A project's settings, quota and status as of its version; `before` is 0 for a new one."""
+    change = "delete" if project.status == "deleted" else "change" if before else "create"
+    chosen = {"settings": project.settings.as_json(), "quota": asdict(project.quota), "status": project.status}
+    resource, name = ("project", project.id), (str(project.version),)
+    kind = f"project.{change}d"
+    return evidence_row(_entry(kind, project.id, now, f"project:{change}", resource, {"project": chosen}, name=name))
+
+
+def of_person(before: int, person: Person, now: int) -> OutboxRow:
+    """A person's role; the name is no part of it, as its digest could be guessed."""
+    kind, action = ("changed", "change") if before else ("added", "add")
+    if person.removed_at is not None:
+        kind, action = "removed", "remove"
+    role, name = {"person": {"scopes": sorted(person.scopes)}}, (str(person.version),)
+    resource = ("person", person.id)
+    return evidence_row(_entry(f"person.{kind}", person.project, now, f"person:{action}", resource, role, name=name))
+
+
+_APPROVALS: Final[Mapping[str, tuple[str, str, Outcome]]] = {
+    "pending": ("asked", "ask", "done"),
+    "approved": ("given", "approve", "allowed"),
+    "rejected": ("refused", "reject", "refused"),
+    "used": ("used", "use", "done"),
+}
+
+
+def of_approval(approval: Approval, now: int) -> OutboxRow:
+    """An approval was asked for, given, refused or used, for the request with this hash."""
+    kind, action, outcome = _APPROVALS[approval.status]
+    asked, resource = {"request": {"request_hash": approval.request_hash}}, ("approval", approval.id)
+    entry = _entry(
+        f"approval.{kind}", approval.project, now, f"approval:{action}", resource, asked, outcome=outcome, name=(kind,)
+    )
+    return evidence_row(entry)
+
+
+def of_job(job: Job, now: int) -> list[OutboxRow]:
+    """An export, a deletion, an erasure or a retention began, or was gone through, with what it removed and left."""
+    if job.version > 1 and job.status == "running":
+        return []
+    began = job.status == "running"
+    counted = {"job": {"approval": job.approval, "removed": dict(job.removed), "remains": dict(job.remains)}}
+    outcome: Outcome = "failed" if job.status == "incomplete" else "done"
+    kind, action = ("begun", "begin") if began else ("done", "finish")
+    resource, name = ("job", job.id), (str(job.version),)
+    entry = _entry(
+        f"{job.kind}.{kind}", job.project, now, f"{job.kind}:{action}", resource, counted, outcome=outcome, name=name
+    )
+    return [evidence_row(entry)]
+
+
+def of_silence(project: str, silence: Silence, now: int) -> OutboxRow:
+    """A silence was set, or ended before its time."""
+    kind, action = ("ended", "end") if silence.ends_at <= now else ("set", "set")
+    said, name = {"silence": asdict(silence)}, (str(now),)
+    resource = ("silence", silence.id)
+    return evidence_row(_entry(f"silence.{kind}", project, now, f"silence:{action}", resource, said, name=name))
+
+
+def of_token_keys(document: Mapping[str, Any], version: int, now: int) -> OutboxRow:
+    """The deployment's token keys were rotated."""
+    keys, resource = {"token_keys": document}, ("token_keys", f"v{version}")
+    return evidence_row(_entry("token_keys.rotated", DEPLOYMENT, now, "token_keys:rotate", resource, keys))
+
+
+def of_denial(
+    project: str, code: str, operation: str, resource: tuple[str, str], now: int, name: tuple[str, ...]
+) -> OutboxRow:
+    """A request was turned away for who sent it or what they may do; `resource` says who that was."""
+    kind = f"denied.{code.removeprefix('ERR_').lower()}"
+    return evidence_row(
+        _entry(kind, project, now, f"request:{operation}", resource, {}, outcome="refused", name=(operation, *name))
     )

@@ -4,30 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from tocsin.access.admin import Person
 from tocsin.access.principals import KeyRecord
 from tocsin.access.projects import Project, ProjectSettings, Quota
-from tocsin.aws import keys
-from tocsin.aws.table import ConditionFailed, Row, Table, Update
+from tocsin.aws import evidence, keys
+from tocsin.aws.outbox import outbox_writes
+from tocsin.aws.table import ConditionFailed, Row, Table, Update, Write
 from tocsin.kernel import clock
+from tocsin.signals.ports import OutboxRow
 
 #: Approvals, and keys that ended, stay readable this long, in ms.
 APPROVAL_LIFE: Final = 400 * clock.DAY
 
 
-def put_versioned(table: Table, key: keys.Key, row: Mapping[str, Any], expected: int) -> bool:
-    """A put over the version `expected`, 0 when there must be no row yet; False when it is another one.
+def put_versioned(
+    table: Table, key: keys.Key, row: Mapping[str, Any], expected: int, left: Sequence[OutboxRow] = ()
+) -> bool:
+    """A put over the version `expected`, 0 when there must be no row yet, with the evidence `left` of it; False when
+    the version is another one.
 
-    As a transaction of one, because the SDK's own repeat of a put whose answer was lost would meet its first try.
+    As a transaction even of one, because the SDK's own repeat of a put whose answer was lost would meet its first try.
     """
     if expected == 0:
         write = table.put_write(key, row, condition="attribute_not_exists(pk)")
     else:
         write = table.put_write(key, row, condition="version = :was", was=expected)
     try:
-        table.transact([write])
+        table.transact([write, *outbox_writes(table, left, clock.now_ms())])
     except ConditionFailed:
         return False
     return True
@@ -83,6 +88,7 @@ class DynamoKeys:
         writes = [
             self._table.put_write(keys.api_key(record.key_id), _key_row(record), condition="attribute_not_exists(pk)"),
             self._table.put_write(_place(record.project, record), {"key_id": record.key_id}),
+            *self._evidence("create", record),
         ]
         try:
             self._table.transact(writes)
@@ -106,30 +112,39 @@ class DynamoKeys:
         return [_key_record(found[key]) for key in wanted if key in found]
 
     def change(self, record: KeyRecord) -> bool:
-        return self._update(
-            record.key_id,
-            {"name": record.name, "expires_at": record.expires_at, **_leaves(record.expires_at)},
-            "attribute_exists(pk) AND revoked_at = :none",
-            none=None,
-        )
+        changes = {"name": record.name, "expires_at": record.expires_at, **_leaves(record.expires_at)}
+        return self._while_good(record, changes, "change")
 
     def revoke(self, project: str, key_id: str, at: int) -> bool:
         record = self.get(key_id)
         if record is None or record.project != project:
             return False
-        changes = {"revoked_at": at, **_leaves(at)}
-        return self._update(key_id, changes, "attribute_exists(pk) AND revoked_at = :none", none=None)
+        return self._while_good(record, {"revoked_at": at, **_leaves(at)}, "revoke")
 
     def touch(self, key_id: str, at: int, not_after: int) -> bool:
         condition = "attribute_exists(pk) AND (attribute_not_exists(last_used_at) OR last_used_at <= :latest)"
-        return self._update(key_id, {"last_used_at": at}, condition, latest=not_after)
-
-    def _update(self, key_id: str, changes: Mapping[str, Any], condition: str, **values: Any) -> bool:
+        values = {"latest": not_after}
         try:
-            self._table.update(Update(keys.api_key(key_id), set=changes, condition=condition, values=values))
+            self._table.update(
+                Update(keys.api_key(key_id), set={"last_used_at": at}, condition=condition, values=values)
+            )
         except ConditionFailed:
             return False
         return True
+
+    def _while_good(self, record: KeyRecord, changes: Row, change: Literal["change", "revoke"]) -> bool:
+        """Change a key that is not revoked, and say so in the journal."""
+        good = "attribute_exists(pk) AND revoked_at = :none"
+        update = Update(keys.api_key(record.key_id), set=changes, condition=good, values={"none": None})
+        try:
+            self._table.transact([self._table.update_write(update), *self._evidence(change, record)])
+        except ConditionFailed:
+            return False
+        return True
+
+    def _evidence(self, change: Literal["create", "change", "revoke"], record: KeyRecord) -> list[Write]:
+        now = clock.now_ms()
+        return outbox_writes(self._table, [evidence.of_key(change, record, now)], now)
 
 
 class DynamoProjects:
@@ -148,7 +163,8 @@ class DynamoProjects:
 
     def put(self, project: Project, expected_version: int) -> bool:
         row = {name: value for name, value in asdict(project).items() if name != "id"}
-        return put_versioned(self._table, keys.project(project.id), row, expected_version)
+        left = evidence.of_project(expected_version, project, clock.now_ms())
+        return put_versioned(self._table, keys.project(project.id), row, expected_version, [left])
 
     def is_operator(self, project_id: str) -> bool:
         """Whether a project is the one that runs the deployment."""
@@ -193,7 +209,8 @@ class DynamoPeople:
             "version": person.version,
         }
         key = keys.Key(keys.partition(person.project, "people"), person.id)
-        return put_versioned(self._table, key, row, expected_version)
+        left = evidence.of_person(expected_version, person, clock.now_ms())
+        return put_versioned(self._table, key, row, expected_version, [left])
 
     @staticmethod
     def _person(project: str, row: Row) -> Person:

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from tocsin.access.projects import Project, ProjectSettings, Quota
-from tocsin.aws import keys, segments
+from tocsin.aws import evidence, keys, segments
 from tocsin.aws.bucket import Bucket
 from tocsin.aws.data_keys import KmsKeyRing
 from tocsin.aws.dead_letters import PAGE, dead_letter_url, project_of
@@ -86,7 +86,8 @@ class DynamoJobs:
             row["subject"] = self._sealer.seal(job.project, subject.encode("ascii"), "subject", job.id)
         if job.status == "running" or job.recheck_at is not None:
             self._table.put(keys.unfinished_job(job.id), {"project": job.project, "exp": row["exp"]})
-        if not put_versioned(self._table, keys.privacy_job(job.project, job.id), row, expected_version):
+        left = evidence.of_job(job, clock.now_ms())
+        if not put_versioned(self._table, keys.privacy_job(job.project, job.id), row, expected_version, left):
             return False
         if job.status != "running" and job.recheck_at is None:
             self._table.delete(keys.unfinished_job(job.id))
