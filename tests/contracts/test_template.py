@@ -386,6 +386,13 @@ def test_only_seal_signs_and_with_two_keys() -> None:
     assert "kms:Sign" not in str([FUNCTIONS[name]["Policies"] for name in FUNCTIONS])
 
 
+def test_the_journal_is_sealed_every_minute_without_being_asked() -> None:
+    schedule = RESOURCES["SealSchedule"]["Properties"]
+    assert schedule["ScheduleExpression"] == "rate(1 minute)"
+    assert schedule.get("State", "ENABLED") == "ENABLED"
+    assert [resource_of(target["Arn"]) for target in schedule["Targets"]] == ["SealQueue"]
+
+
 def test_no_secret_has_a_value_in_the_template() -> None:
     for body in RESOURCES.values():
         if body["Type"] == "AWS::SecretsManager::Secret":

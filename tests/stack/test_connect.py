@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import re
+import secrets
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -150,11 +151,15 @@ def test_one_alert_by_five_ways_is_one_incident_that_ends(deployed: Deployed) ->
 API = "/alertmanager/api/v2"
 
 
-def post_alert(deployed: Deployed, key: str, lasts_ms: int, **labels: str) -> None:
-    """Post one alert as Prometheus does, with a lease."""
+def post_alert(deployed: Deployed, key: str, lasts_ms: int, *, count: int = 1, **labels: str) -> None:
+    """Post alerts as Prometheus does, with a lease; each says more than a row of the log holds."""
     now = clock.now_ms()
     alert = {"labels": labels, "startsAt": clock.rfc3339(now), "endsAt": clock.rfc3339(now + lasts_ms)}
-    reply = deployed.call("POST", f"{API}/alerts", [alert], key=key)
+    alerts = [
+        alert | {"labels": labels | {"instance": f"i-{n}"}, "annotations": {"description": secrets.token_hex(30_000)}}
+        for n in range(count)
+    ]
+    reply = deployed.call("POST", f"{API}/alerts", alerts, key=key)
     assert reply.status == 200, reply
 
 
@@ -191,10 +196,12 @@ def test_a_silence_withholds_and_says_why(deployed: Deployed) -> None:
 
 
 def test_alerts_and_silences_are_their_projects_own(deployed: Deployed) -> None:
-    _, key = deployed.new_project()
+    project, key = deployed.new_project()
     _, other = deployed.new_project()
-    post_alert(deployed, key, clock.HOUR, alertname="InstanceDown")
-    assert len(deployed.call("GET", f"{API}/alerts/groups", key=key).body) == 1
+    post_alert(deployed, key, clock.HOUR, count=8, alertname="InstanceDown")  # more than a message holds
+    eventually(lambda: deployed.stored(project) == 8)
+    (group,) = deployed.call("GET", f"{API}/alerts/groups", key=key).body
+    assert len(group["alerts"]) == 8
     assert deployed.call("GET", f"{API}/alerts", key=other).body == []
     assert deployed.call("GET", f"{API}/alerts").status == 401
 
