@@ -700,7 +700,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "get_export",
         "privacy",
         "Read an export",
-        "Its status and, once it is done, its files with links that work for an hour.",
+        "Its status and, once it is done, its files with links that work for five minutes.",
         "admin:read",
         "api",
         "ExportAnswer",

@@ -354,7 +354,9 @@ def test_the_journal_cannot_be_taken_back() -> None:
     journal = RESOURCES["JournalBucket"]["Properties"]
     assert journal["VersioningConfiguration"] == {"Status": "Enabled"}
     assert journal["ObjectLockEnabled"] is True
-    assert journal["ObjectLockConfiguration"]["Rule"]["DefaultRetention"]["Days"] >= 365
+    retention = journal["ObjectLockConfiguration"]["Rule"]["DefaultRetention"]
+    assert retention["Mode"] == "COMPLIANCE", "governance mode has those who may pass by it"
+    assert retention["Days"] >= 365
     assert set(journal["PublicAccessBlockConfiguration"].values()) == {True}
     assert not [rule for rule in journal["LifecycleConfiguration"]["Rules"] if "Expiration" in str(rule)]
     policy = RESOURCES["JournalBucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]

@@ -54,6 +54,7 @@ UNUSED: dict[str, str] = {
     "correlate Outbox sqs:SendMessage": "a timer of an incident that was quiet for long already is due at once",
     "relay HandOver sqs:SendMessage": "timers fall due after QuietMinutes, longer than the tests run",
     "relay Publish events:PutEvents": "facts that a crashed worker left behind; rarely met by the tests",
+    "api LinkExports s3:GetObject": "whoever follows a link; the emulator asks no role for it",
     "api SeeQueues sqs:GetQueueAttributes": "depths of queues in the operator's view of the stack's health",
     "api TestSend ses:SendRawEmail": "a test message to a channel of kind e-mail",
     "digest Mail ses:SendRawEmail": "digests go to webhooks in the tests; mail is sent by the same code as notify's",

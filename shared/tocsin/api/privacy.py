@@ -19,7 +19,7 @@ from tocsin.privacy.jobs import Job, Kind, begin
 from tocsin.privacy.receipts import EXPORT_DAYS, receipt
 
 #: How long a link to a file of an export works, in seconds.
-LINK_S: Final = 3_600
+LINK_S: Final = 300
 
 
 def _begun(call: Call, rooms: ApiRooms, kind: Kind, where: str, **rest: Any) -> Answer:
