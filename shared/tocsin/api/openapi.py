@@ -11,6 +11,7 @@ from typing import Any, Final
 from pydantic.json_schema import models_json_schema
 
 from tocsin.api import models, responses
+from tocsin.connectors import alertmanager, registry
 from tocsin.kernel.errors import CODES
 from tocsin.routes import MAX_LIMIT, ROUTES, TIERS, Example, Param, Route
 from tocsin.signals import events
@@ -115,6 +116,11 @@ def _schemas() -> Json:
     schemas: Json = dict(made["$defs"])
     schemas |= _event_schemas()
     schemas["Error"] = _ERROR
+    schemas["AllRefused"] = {
+        **_ERROR,
+        "description": "As Error; when items were read and all refused, data says why of each.",
+        "properties": {**_ERROR["properties"], "data": _ref("Accepted"), "meta": _ref("Meta")},
+    }
     schemas["Meta"] = _META
     schemas["PageMeta"] = _PAGE_META
     return dict(sorted(schemas.items()))
@@ -137,6 +143,8 @@ def _event_schemas() -> Json:
             "onset_ms": {"type": "integer", "readOnly": True},
             "onset_near_s": {"type": "integer", "readOnly": True},
             "tier": {"enum": list(TIERS), "readOnly": True},
+            "incident_id": {"type": ["string", "null"], "readOnly": True, "description": "null while in none."},
+            "incident_reason": {"type": ["string", "null"], "readOnly": True, "description": "Why it joined."},
         },
     }
     found = {"Event": as_read, "EventInput": {**schema, "title": "EventInput", "properties": sent}, **inner}
@@ -357,12 +365,29 @@ def _responses(route: Route, answers: Answers) -> Json:
     by_status: dict[int, list[str]] = {}
     for code in route.codes:
         by_status.setdefault(CODES[code], []).append(code)
+    if route.response == "dialect":
+        for status in _dialect_statuses(route):
+            by_status.setdefault(status, [])
     for status, codes in sorted(by_status.items()):
         if str(status) not in found:
             found[str(status)] = _refusal(status, codes)
             if route.response == "dialect":
                 found[str(status)]["content"] = {"*/*": {"schema": {}}}
+            if route.operation_id == "send_events":
+                found[str(status)]["content"]["application/json"]["schema"] = _ref("AllRefused")
     return found
+
+
+def _dialect_statuses(route: Route) -> set[int]:
+    """Statuses with which a connector answers at this address; 404 where the sender names something."""
+    stated = {
+        reply.status
+        for connector in map(registry.load, registry.names())
+        if any((one.method, one.path) == (route.method, route.path) for one in connector.routes)
+        for reply in connector.answers.values()
+    }
+    named = "{" in route.path or route.path.startswith(alertmanager.PREFIX)
+    return stated | ({404} if named else set())
 
 
 def _success(route: Route, status: int, answers: Answers) -> Json:
@@ -406,14 +431,14 @@ def _shown(operation: str, examples: Iterable[Example], answers: Answers) -> Jso
 def _refusal(status: int, codes: list[str]) -> Json:
     example = {
         "error": {
-            "code": codes[0],
+            "code": next(iter(codes), "ERR_SCHEMA"),
             "message": _STATUS_WORDS[status],
             "details": [],
             "trace_id": "0af7651916cd43dd8448eb211c80319c",
         }
     }
     made: Json = {
-        "description": f"{_STATUS_WORDS[status]} Codes: {', '.join(codes)}.",
+        "description": _STATUS_WORDS[status] + (f" Codes: {', '.join(codes)}." if codes else ""),
         "headers": {"X-Trace-Id": {"$ref": "#/components/headers/TraceId"}},
         "content": {"application/json": {"schema": _ref("Error"), "example": example}},
     }
