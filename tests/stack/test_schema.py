@@ -32,7 +32,7 @@ pytestmark = pytest.mark.stack
 
 CASES = 1_000
 GENERATED = settings(
-    max_examples=8, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+    max_examples=9, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
 )
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
