@@ -18,6 +18,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from aws_lambda_powertools import Logger
+from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tocsin.access.keys import KEY
@@ -27,8 +28,19 @@ from tocsin.kernel.errors import Refusal, Retry
 from tocsin.kernel.http import Answer, Request
 from tocsin.kernel.ids import PSEUDONYM
 
+
+class _Lines(LambdaPowertoolsFormatter):
+    """Lines of JSON that also have the short names by which logs of several systems are searched together."""
+
+    def serialize(self, log: Any) -> str:
+        log |= {"svc": log["service"], "lvl": log["level"], "evt": log["message"]}
+        if "trace_id" in log:
+            log["trace"] = log["trace_id"]
+        return super().serialize(log)
+
+
 #: Times are RFC 3339: Lambda reads them, and the level, from a line when the function's log format is JSON.
-logger = Logger(use_rfc3339=True)
+logger = Logger(logger_formatter=_Lines(use_rfc3339=True))
 
 #: Sum of header names and values that a request may carry.
 MAX_HEADER_BYTES: Final = 8_192
@@ -41,6 +53,12 @@ LambdaEvent = dict[str, Any]
 ProxyResult = dict[str, Any]
 #: What the line of this invocation will say beside what its entry knows.
 _noted: dict[str, Any] = {}
+
+
+def _begin(context: Any) -> None:
+    """Forget the last invocation. Every line of this one says which span and which run of the function it is of."""
+    _noted.clear()
+    logger.append_keys(span_id=secrets.token_hex(8), run_id=getattr(context, "aws_request_id", None))
 
 
 def note(**figures: Any) -> None:
@@ -148,13 +166,14 @@ def proxy_result(answer: Answer, trace_id: str) -> ProxyResult:
 def api_entry(handle: Callable[[Request], Answer]) -> Callable[[LambdaEvent, Any], ProxyResult]:
     """Lambda handler of an HTTP function: refusals become error answers, trouble behind us 503, defects 500."""
 
-    def handler(event: LambdaEvent, _context: Any) -> ProxyResult:
-        _noted.clear()
+    def handler(event: LambdaEvent, context: Any) -> ProxyResult:
+        _begin(context)
         started = time.perf_counter()
-        trace_id, method, path = secrets.token_hex(16), "?", "?"
+        trace_id, request_id, method, path = secrets.token_hex(16), "", "?", "?"
         try:
             request = request_of(event)
-            trace_id, method, path = request.trace_id, request.method, request.path
+            trace_id, request_id = request.trace_id, request.request_id
+            method, path = request.method, request.path
             _check_headers(request)
             answer = handle(request)
             code = (answer.error or {}).get("code")
@@ -175,6 +194,7 @@ def api_entry(handle: Callable[[Request], Answer]) -> Callable[[LambdaEvent, Any
             "answered",
             extra={
                 "trace_id": trace_id,
+                "request_id": request_id,
                 "method": method[:10],
                 # Some senders can only put their key into the path, and a subject is erased by its pseudonym.
                 "path": PSEUDONYM.sub("[subject]", KEY.sub("[key]", path))[:200],
@@ -213,7 +233,7 @@ def batch_entry(
     """
 
     def handler(event: LambdaEvent, context: Any) -> dict[str, Any]:
-        _noted.clear()
+        _begin(context)
         started = time.perf_counter()
         records = event.get("Records") if isinstance(event, dict) else None
         if not isinstance(records, list) or not all("messageId" in record for record in records):
@@ -289,6 +309,7 @@ def schedule_entry(
     """Lambda handler of a schedule or a direct call; what it returns is logged. Errors are logged, then raised."""
 
     def handler(event: LambdaEvent, context: Any) -> dict[str, Any]:
+        _begin(context)
         try:
             with acting(_system()):
                 outcome = handle(event, context)
