@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help environments lock up down status demo test test-fast test-stack check bench bench-quality clean
+.PHONY: help environments lock up down status demo test test-fast test-stack check bench bench-quality bench-redaction clean
 
 supported = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -24,6 +24,7 @@ help:
 	@echo "  make check   lint, types, import rules, template, generated files"
 	@echo "  make bench   measure"
 	@echo "  make bench-quality   how good the judgement is, on labelled data beside the project (../shared)"
+	@echo "  make bench-redaction what redaction finds, misses and takes by mistake, and how fast"
 	@echo "  make clean   stop, and forget all state (environments stay)"
 
 environments:
@@ -72,6 +73,10 @@ bench: up
 # Needs no stack, but ../shared (or TOCSIN_SHARED) with the labelled data.
 bench-quality: environments
 	@$(VENV) -m bench.quality
+
+# Recall, precision and speed of redaction; real log lines when ../shared (or TOCSIN_SHARED) has them.
+bench-redaction: environments
+	@$(VENV) -m bench.redaction_bench --loghub "$${TOCSIN_SHARED:-../shared}/data/loghub"
 
 clean: down
 	@rm -rf .local/emulator .local/emulator.* .local/tocsin.json .local/test .local/build .local/node-stamp
