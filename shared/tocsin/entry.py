@@ -21,12 +21,10 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
 from botocore.exceptions import BotoCoreError, ClientError
 
-from tocsin.access.keys import KEY
 from tocsin.api.headers import SECURITY_HEADERS
 from tocsin.kernel.cause import acting
 from tocsin.kernel.errors import Refusal, Retry
 from tocsin.kernel.http import Answer, Request
-from tocsin.kernel.ids import PSEUDONYM
 
 
 class _Lines(LambdaPowertoolsFormatter):
@@ -46,6 +44,8 @@ logger = Logger(logger_formatter=_Lines(use_rfc3339=True))
 MAX_HEADER_BYTES: Final = 8_192
 #: A queue function starts nothing new with less than this left before it is killed.
 MIN_REMAINING_MS: Final = 2_000
+#: Ids of our own making, which say nothing by themselves.
+_MADE = re.compile(r"(?:inc|chn|apr|per|job|ntf)_[0-9a-f-]{36}|evt_[a-z2-7]{26}|key_[0-9A-Za-z]{12}", re.ASCII)
 _TRACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{7,63}", re.ASCII)
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 
@@ -163,6 +163,20 @@ def proxy_result(answer: Answer, trace_id: str) -> ProxyResult:
     return {"statusCode": answer.status, "headers": headers, "body": body, "isBase64Encoded": binary}
 
 
+def _shown(path: str) -> str:
+    """A path as the log may show it: that of its route, with ids that we made. What a sender put there (an id, a key, a
+    pseudonym, a path that is none) may be anything, an address for one.
+    """
+    from tocsin.api.matching import match
+
+    try:
+        methods, ids = match(path)
+    except Refusal:
+        return "unknown"
+    route = next(iter(methods.values()))
+    return " ".join([route.path, *(one for one in ids if _MADE.fullmatch(one))])
+
+
 def api_entry(handle: Callable[[Request], Answer]) -> Callable[[LambdaEvent, Any], ProxyResult]:
     """Lambda handler of an HTTP function: refusals become error answers, trouble behind us 503, defects 500."""
 
@@ -196,8 +210,7 @@ def api_entry(handle: Callable[[Request], Answer]) -> Callable[[LambdaEvent, Any
                 "trace_id": trace_id,
                 "request_id": request_id,
                 "method": method[:10],
-                # Some senders can only put their key into the path, and a subject is erased by its pseudonym.
-                "path": PSEUDONYM.sub("[subject]", KEY.sub("[key]", path))[:200],
+                "path": _shown(path),
                 "status": answer.status,
                 "code": code,
                 "ms": round((time.perf_counter() - started) * 1000, 1),

@@ -25,7 +25,7 @@ from tests.support.ingest_fakes import (
 from tocsin import wiring
 from tocsin.access import keys
 from tocsin.access.principals import Principal
-from tocsin.entry import logger
+from tocsin.entry import _shown, logger
 from tocsin.kernel.errors import Refusal
 
 FOLDER = Path(__file__).parents[2] / "events" / "ingest"
@@ -141,7 +141,23 @@ def test_a_key_in_a_path_is_not_logged(queue: MemoryOutbound) -> None:
         handler(rest_event("{}") | {"path": f"/integrations/generic/20131114/alert/{key}/team"}, None)
     finally:
         log_handler.setStream(cast("io.StringIO", before))
-    assert json.loads(log.getvalue())["path"] == "/integrations/generic/20131114/alert/[key]/team"
+    assert json.loads(log.getvalue())["path"] == "/integrations/generic/20131114/alert/{key}/{routing_key}"
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/v1/events", "/v1/events"),
+        ("/events", "/v1/events"),
+        ("/v1/events/ada@example.com", "/v1/events/{id}"),
+        ("/v1/keys/key_4Yx0exampleK", "/v1/keys/{id} key_4Yx0exampleK"),
+        ("/v1/projects/demo/subjects/usr_mfzwizltoqqhg5dbojzs4mzom5", "/v1/projects/{id}/subjects/{pseudonym}"),
+        ("/v2/alerts/ada@example.com/close", "/v2/alerts/{identifier}/close"),
+        ("/ada@example.com", "unknown"),
+    ],
+)
+def test_a_path_is_logged_as_its_route_with_ids_of_our_making(path: str, shown: str) -> None:
+    assert _shown(path) == shown
 
 
 def test_the_smallest_event_of_the_documentation_is_accepted(queue: MemoryOutbound) -> None:
