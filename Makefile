@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help environments lock up down status demo test test-fast test-stack check bench bench-quality bench-decisions \
+.PHONY: help environments lock up down status demo test test-fast test-stack check bench bench-quality bench-decisions bench-redaction \
 	ma-validate-quiet ma-status notebooks-plan validate-local promote-local clean
 
 supported = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -25,6 +25,7 @@ help:
 	@echo "  make check   lint, types, import rules, template, generated files"
 	@echo "  make bench   measure"
 	@echo "  make bench-quality   how good the judgement is, on labelled data beside the project (../shared)"
+	@echo "  make bench-redaction what redaction finds, misses and takes by mistake, and how fast"
 	@echo "  make bench-decisions decisions/s, certificates and hot swap beside LiteLLM's router and Cedar"
 	@echo
 	@echo "  make ma-status       the invariants of decisions and their status"
@@ -102,6 +103,10 @@ validate-local: environments
 
 promote-local: environments
 	@$(VENV) -m tools.mathematics promote-local
+
+# Recall, precision and speed of redaction; real log lines when ../shared (or TOCSIN_SHARED) has them.
+bench-redaction: environments
+	@$(VENV) -m bench.redaction_bench --loghub "$${TOCSIN_SHARED:-../shared}/data/loghub"
 
 clean: down
 	@rm -rf .local/emulator .local/emulator.* .local/tocsin.json .local/test .local/build .local/node-stamp

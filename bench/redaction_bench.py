@@ -241,6 +241,36 @@ def quality(redactor: Redactor, lines: list[tuple[str, str, str]]) -> dict[str, 
     return tally
 
 
+_WIDE = {ord(char): chr(ord(char) + 0xFEE0) for char in map(chr, range(0x21, 0x7F))}
+_ALIKE = str.maketrans("aceopxyABCEHKMOPTX", "асеорхуАВСЕНКМОРТХ")
+_LEET = str.maketrans("aeios", "4310$")
+#: How somebody may write a value to get it past rules: name -> the texts it becomes.
+EVASIONS: dict[str, Callable[[str], list[str]]] = {
+    "invisible characters inside": lambda value: ["\u200b".join(value)],
+    "full-width forms": lambda value: [value.translate(_WIDE)],
+    "look-alike letters of another script": lambda value: [value.translate(_ALIKE)],
+    "digits and signs for letters": lambda value: [value.translate(_LEET)],
+    "blanks between characters": lambda value: [" ".join(value)],
+    "halves in two fields": lambda value: [value[: len(value) // 2], value[len(value) // 2 :]],
+}
+
+
+def evasion(redactor: Redactor, seed: int, count: int) -> dict[str, tuple[int, int]]:
+    """technique -> (values that are gone, values tried), over the corpus's values that the technique changes."""
+    tally = {}
+    for name, evade in EVASIONS.items():
+        hits = total = 0
+        for text, kind, value in corpus(seed, count):
+            parts = evade(value)
+            if not kind or parts == [value]:
+                continue
+            fields = [text.replace(value, part) for part in parts]
+            gone = any(part not in redactor.text(field) for field, part in zip(fields, parts, strict=True))
+            hits, total = hits + gone, total + 1
+        tally[name] = (hits, total)
+    return tally
+
+
 def seconds(work: Callable[[], object]) -> float:
     begin = time.perf_counter()
     work()
@@ -304,6 +334,9 @@ def run(seed: int = 7, lines: int = 6_000, folder: Path | None = None) -> dict[s
         f"recall {recall:.4f} over {positives} values of {len(tally)} kinds; below 1: {', '.join(missed) or 'none'}"
     )
     report.line(f"precision {precision:.4f} ({negatives - clean} false of {negatives})")
+    report.line("recall on values that are written to evade:")
+    for name, (hits, total) in evasion(Redactor(), seed, lines).items():
+        report.line(f"  {name:<38}{hits / total:.3f} of {total}")
     speed(seed)
     if folder:
         loghub(folder)

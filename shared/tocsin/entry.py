@@ -18,22 +18,34 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from aws_lambda_powertools import Logger
+from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
 from botocore.exceptions import BotoCoreError, ClientError
 
-from tocsin.access.keys import KEY
 from tocsin.api.headers import SECURITY_HEADERS
 from tocsin.kernel.cause import acting
 from tocsin.kernel.errors import Refusal, Retry
 from tocsin.kernel.http import Answer, Request
-from tocsin.kernel.ids import PSEUDONYM
+
+
+class _Lines(LambdaPowertoolsFormatter):
+    """Lines of JSON that also have the short names by which logs of several systems are searched together."""
+
+    def serialize(self, log: Any) -> str:
+        log |= {"svc": log["service"], "lvl": log["level"], "evt": log["message"]}
+        if "trace_id" in log:
+            log["trace"] = log["trace_id"]
+        return super().serialize(log)
+
 
 #: Times are RFC 3339: Lambda reads them, and the level, from a line when the function's log format is JSON.
-logger = Logger(use_rfc3339=True)
+logger = Logger(logger_formatter=_Lines(use_rfc3339=True))
 
 #: Sum of header names and values that a request may carry.
 MAX_HEADER_BYTES: Final = 8_192
 #: A queue function starts nothing new with less than this left before it is killed.
 MIN_REMAINING_MS: Final = 2_000
+#: Ids of our own making, which say nothing by themselves.
+_MADE = re.compile(r"(?:inc|chn|apr|per|job|ntf)_[0-9a-f-]{36}|evt_[a-z2-7]{26}|key_[0-9A-Za-z]{12}", re.ASCII)
 _TRACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{7,63}", re.ASCII)
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 
@@ -41,6 +53,12 @@ LambdaEvent = dict[str, Any]
 ProxyResult = dict[str, Any]
 #: What the line of this invocation will say beside what its entry knows.
 _noted: dict[str, Any] = {}
+
+
+def _begin(context: Any) -> None:
+    """Forget the last invocation. Every line of this one says which span and which run of the function it is of."""
+    _noted.clear()
+    logger.append_keys(span_id=secrets.token_hex(8), run_id=getattr(context, "aws_request_id", None))
 
 
 def note(**figures: Any) -> None:
@@ -145,16 +163,31 @@ def proxy_result(answer: Answer, trace_id: str) -> ProxyResult:
     return {"statusCode": answer.status, "headers": headers, "body": body, "isBase64Encoded": binary}
 
 
+def _shown(path: str) -> str:
+    """A path as the log may show it: that of its route, with ids that we made. What a sender put there (an id, a key, a
+    pseudonym, a path that is none) may be anything, an address for one.
+    """
+    from tocsin.api.matching import match
+
+    try:
+        methods, ids = match(path)
+    except Refusal:
+        return "unknown"
+    route = next(iter(methods.values()))
+    return " ".join([route.path, *(one for one in ids if _MADE.fullmatch(one))])
+
+
 def api_entry(handle: Callable[[Request], Answer]) -> Callable[[LambdaEvent, Any], ProxyResult]:
     """Lambda handler of an HTTP function: refusals become error answers, trouble behind us 503, defects 500."""
 
-    def handler(event: LambdaEvent, _context: Any) -> ProxyResult:
-        _noted.clear()
+    def handler(event: LambdaEvent, context: Any) -> ProxyResult:
+        _begin(context)
         started = time.perf_counter()
-        trace_id, method, path = secrets.token_hex(16), "?", "?"
+        trace_id, request_id, method, path = secrets.token_hex(16), "", "?", "?"
         try:
             request = request_of(event)
-            trace_id, method, path = request.trace_id, request.method, request.path
+            trace_id, request_id = request.trace_id, request.request_id
+            method, path = request.method, request.path
             _check_headers(request)
             answer = handle(request)
             code = (answer.error or {}).get("code")
@@ -175,9 +208,9 @@ def api_entry(handle: Callable[[Request], Answer]) -> Callable[[LambdaEvent, Any
             "answered",
             extra={
                 "trace_id": trace_id,
+                "request_id": request_id,
                 "method": method[:10],
-                # Some senders can only put their key into the path, and a subject is erased by its pseudonym.
-                "path": PSEUDONYM.sub("[subject]", KEY.sub("[key]", path))[:200],
+                "path": _shown(path),
                 "status": answer.status,
                 "code": code,
                 "ms": round((time.perf_counter() - started) * 1000, 1),
@@ -213,7 +246,7 @@ def batch_entry(
     """
 
     def handler(event: LambdaEvent, context: Any) -> dict[str, Any]:
-        _noted.clear()
+        _begin(context)
         started = time.perf_counter()
         records = event.get("Records") if isinstance(event, dict) else None
         if not isinstance(records, list) or not all("messageId" in record for record in records):
@@ -289,6 +322,7 @@ def schedule_entry(
     """Lambda handler of a schedule or a direct call; what it returns is logged. Errors are logged, then raised."""
 
     def handler(event: LambdaEvent, context: Any) -> dict[str, Any]:
+        _begin(context)
         try:
             with acting(_system()):
                 outcome = handle(event, context)

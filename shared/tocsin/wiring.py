@@ -297,6 +297,7 @@ def principal_of(request: Request) -> Principal:
     """The caller of a request, counted against its limit. Refuses as tocsin.access.limits.Gate says."""
     principal = _gate().principal_of(request)
     _caller.set(principal)
+    note(project_id=principal.project)
     return principal
 
 

@@ -36,7 +36,7 @@ from tocsin.aws.access_store import DynamoApprovals, DynamoKeySet, DynamoOnce, D
 from tocsin.aws.bucket import Bucket
 from tocsin.aws.key_store import APPROVAL_LIFE, DynamoKeys, DynamoPeople, DynamoProjects
 from tocsin.aws.keys import day
-from tocsin.aws.ledger import DynamoLedger
+from tocsin.aws.ledger import DynamoLedger, llm_tokens
 from tocsin.aws.limit_store import DynamoFailures, DynamoLimits
 from tocsin.aws.table import Table
 from tocsin.kernel import clock
@@ -245,7 +245,8 @@ def test_commits_count_their_events_and_bytes_by_day_at_no_extra_row(table: Tabl
 
     def commit(count: int, at: int) -> None:
         event = {"source": "s", "type": "t", "entity": {"type": "", "id": ""}, "tier": "low", "status": "firing"}
-        events = [{**event, "tags": {}, "ruling_ms": at, "title": "x"} for _ in range(count)]
+        metrics = {"gen_ai.usage.input_tokens": 40, "gen_ai.usage.output_tokens": 2.0, "p99_ms": 9}
+        events = [{**event, "tags": {}, "ruling_ms": at, "title": "x", "metrics": metrics} for _ in range(count)]
         ledger.commit("p1", Commit(uuid7(at), ledger.head("p1"), at, "t", events, {}, {}, {}))
 
     def rows() -> int:
@@ -255,6 +256,7 @@ def test_commits_count_their_events_and_bytes_by_day_at_no_extra_row(table: Tabl
     one = dict(usage.days("p1", day(NOW), day(NOW)))[day(NOW)]
     assert one["events"] == 2
     assert one["bytes"] > 100
+    assert one["llm_tokens"] == 2 * 42
     before = rows()
     commit(3, NOW + 1)
     assert rows() - before == 2, "the commit and its log row"
@@ -264,7 +266,22 @@ def test_commits_count_their_events_and_bytes_by_day_at_no_extra_row(table: Tabl
     told = dict(usage.days("p1", day(NOW), day(NOW + 9 * clock.DAY)))
     assert {name: row["events"] for name, row in told.items()} == {day(NOW): 5, day(NOW + clock.DAY): 12}
     assert told[day(NOW)]["bytes"] > one["bytes"]
-    assert told[day(NOW + clock.DAY)]["llm_tokens"] == 8
+    assert told[day(NOW + clock.DAY)]["llm_tokens"] == 12 * 42 + 8
+    assert told[day(NOW)]["llm_tokens"] == 5 * 42
+
+
+@pytest.mark.parametrize(
+    ("metrics", "counted"),
+    [
+        ({}, 0),
+        ({"gen_ai.usage.input_tokens": 7}, 7),
+        ({"gen_ai.usage.input_tokens": -7, "gen_ai.usage.output_tokens": 3}, 3),
+        ({"gen_ai.usage.output_tokens": 1e18}, 0),
+        ({"tokens": 7}, 0),
+    ],
+)
+def test_tokens_are_what_an_event_says_within_reason(metrics: dict[str, float], counted: int) -> None:
+    assert llm_tokens({"metrics": metrics}) == counted
 
 
 def test_failures_of_a_source_add_up_within_a_minute(stores: Stores) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import logging
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from functions.ingest.handler import handler
+from tests.support.delivery_fakes import Context
 from tests.support.ingest_fakes import (
     PRINCIPAL,
     MemoryOutbound,
@@ -23,7 +25,7 @@ from tests.support.ingest_fakes import (
 from tocsin import wiring
 from tocsin.access import keys
 from tocsin.access.principals import Principal
-from tocsin.entry import logger
+from tocsin.entry import _shown, logger
 from tocsin.kernel.errors import Refusal
 
 FOLDER = Path(__file__).parents[2] / "events" / "ingest"
@@ -139,7 +141,23 @@ def test_a_key_in_a_path_is_not_logged(queue: MemoryOutbound) -> None:
         handler(rest_event("{}") | {"path": f"/integrations/generic/20131114/alert/{key}/team"}, None)
     finally:
         log_handler.setStream(cast("io.StringIO", before))
-    assert json.loads(log.getvalue())["path"] == "/integrations/generic/20131114/alert/[key]/team"
+    assert json.loads(log.getvalue())["path"] == "/integrations/generic/20131114/alert/{key}/{routing_key}"
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/v1/events", "/v1/events"),
+        ("/events", "/v1/events"),
+        ("/v1/events/ada@example.com", "/v1/events/{id}"),
+        ("/v1/keys/key_4Yx0exampleK", "/v1/keys/{id} key_4Yx0exampleK"),
+        ("/v1/projects/demo/subjects/usr_mfzwizltoqqhg5dbojzs4mzom5", "/v1/projects/{id}/subjects/{pseudonym}"),
+        ("/v2/alerts/ada@example.com/close", "/v2/alerts/{identifier}/close"),
+        ("/ada@example.com", "unknown"),
+    ],
+)
+def test_a_path_is_logged_as_its_route_with_ids_of_our_making(path: str, shown: str) -> None:
+    assert _shown(path) == shown
 
 
 def test_the_smallest_event_of_the_documentation_is_accepted(queue: MemoryOutbound) -> None:
@@ -198,3 +216,28 @@ def test_browsers_may_ask_first_and_only_the_configured_origin_is_allowed(
         assert (foreign["statusCode"], body_of(foreign)["error"]["code"]) == (403, "ERR_ORIGIN")
         assert "Access-Control-Allow-Origin" not in foreign["headers"]
     assert len(queue.sent) == 1
+
+
+class Invocation(Context):
+    aws_request_id = "run-1"
+
+
+def test_a_line_has_its_long_and_its_short_names(queue: MemoryOutbound) -> None:
+    log = io.StringIO()
+    log_handler = cast("logging.StreamHandler[io.StringIO]", logger.registered_handler)
+    before = log_handler.setStream(log)
+    try:
+        for _ in range(2):
+            handler(rest_event(json.dumps(sample()), {"x-trace-id": "trace-0001"}), Invocation())
+    finally:
+        log_handler.setStream(cast("io.StringIO", before))
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert len(lines) == 2
+    for line in lines:
+        assert (line["svc"], line["lvl"], line["evt"]) == (line["service"], line["level"], line["message"])
+        assert line["trace"] == line["trace_id"] == "trace-0001"
+        assert datetime.fromisoformat(line["timestamp"]).tzinfo is not None
+        assert line["project_id"] == "demo"
+        assert line["run_id"] == "run-1"
+        assert "request_id" in line
+    assert lines[0]["span_id"] != lines[1]["span_id"]

@@ -153,3 +153,29 @@ def test_events_of_another_trigger_touch_nothing(event: Any, world: World) -> No
 
 def test_every_sample_is_used() -> None:
     assert {path.stem for path in SAMPLES.glob("*.json")} == {"one_request", "poison_among_good", "same_event_twice"}
+
+
+def forged(sample_body: str, **changes: Any) -> str:
+    return json.dumps(json.loads(sample_body) | changes)
+
+
+FORGED: dict[str, Any] = {
+    "B77 no JSON": lambda good: "x",
+    "B77 no envelope": lambda good: "{}",
+    "B77 no version": lambda good: json.dumps({k: v for k, v in json.loads(good).items() if k != "v"}),
+    "B77 unknown version": lambda good: forged(good, v=99),
+    "B77 another project": lambda good: forged(good, project="other"),
+    "B77 another payload": lambda good: forged(good, payload="e30="),
+    "B77 a claim of somebody's": lambda good: json.dumps({"claim": "exports/other/secret"}),
+    "B77 no MAC": lambda good: forged(good, mac=None),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_message_that_ingest_did_not_make_is_given_back_until_it_is_a_dead_letter(world: World, name: str) -> None:
+    event = sample("one_request")
+    (record,) = event["Records"]
+    record["body"] = FORGED[name](record["body"])
+    assert returned(handler(event, Context())) == received(event)
+    assert world.stored == []
+    assert world.bus.facts == []

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from tocsin.access.keys import mint
 from tocsin.access.signatures import sign
 from tocsin.kernel.clock import now_ms, rfc3339
 from tocsin.kernel.http import Request
+from tocsin.routes import OPEN_PATHS
 
 pytestmark = pytest.mark.stack
 Attack = Callable[["World"], Reply]
@@ -218,6 +220,20 @@ def _change_own_key(world: World, body: Any) -> Reply:
     return world.call("PATCH", f"/v1/keys/{keys[0]['id']}", body)
 
 
+def _subject(world: World) -> Reply:
+    """Ask for the pseudonym of an address that is guessed."""
+    limited = world.made("/v1/keys", {"scopes": ["events:*", "incidents:*", "ingest:write"]})["key"]
+    return world.call("POST", f"/v1/projects/{world.project}/subjects", {"value": "ada@example.com"}, limited)
+
+
+def _channel(url: str) -> Attack:
+    def attack(world: World) -> Reply:
+        key = world.deployed.new_key(world.project, "notify:*")
+        return world.call("POST", "/v1/channels", {"kind": "webhook", "name": "probe", "url": url}, key)
+
+    return attack
+
+
 def _scopes(value: Any) -> Attack:
     def attack(world: World) -> Reply:
         limited = world.made("/v1/keys", {"scopes": ["admin:write"]})["key"]
@@ -229,6 +245,8 @@ def _scopes(value: Any) -> Attack:
 INVALID, AMBIGUOUS, SCHEMA = (401, "ERR_AUTH_INVALID"), (400, "ERR_AUTH_AMBIGUOUS"), (400, "ERR_SCHEMA")
 READONLY, SIGNATURE, STALE = (400, "ERR_READONLY_FIELD"), (401, "ERR_SIG_INVALID"), (401, "ERR_SIG_TIME")
 SELF, USED, NO_ADMIN = (403, "ERR_SELF_APPROVAL"), (409, "ERR_APPROVAL_USED"), (403, "ERR_ADMIN_TOKEN")
+
+EGRESS = (400, "ERR_EGRESS_DENIED")
 
 ATTACKS: dict[str, tuple[tuple[int, str], Attack]] = {
     "A01 no credential": ((401, "ERR_AUTH_MISSING"), lambda w: w.deployed.call("GET", "/v1/events")),
@@ -304,6 +322,10 @@ ATTACKS: dict[str, tuple[tuple[int, str], Attack]] = {
         (403, "ERR_SCOPE"),
         lambda w: w.deployed.call("POST", "/v1/tokens", {}, Authorization=f"Bearer {w.token()}"),
     ),
+    "A65 the metadata address": (EGRESS, _channel("https://169.254.169.254/latest/meta-data")),
+    "A65 a private address": (EGRESS, _channel("https://10.0.0.7/hook")),
+    "A65 loopback in another spelling": (EGRESS, _channel("https://0x7f000001/hook")),
+    "A77 a pseudonym by guessing": ((403, "ERR_SCOPE"), _subject),
     "A75 another origin": ((403, "ERR_ORIGIN"), lambda w: w.call("GET", "/v1/keys", Origin="https://evil.example")),
     "A75 no origin": ((403, "ERR_ORIGIN"), lambda w: w.call("GET", "/v1/keys", Origin="null")),
 }
@@ -418,6 +440,58 @@ def test_a71_usage_is_counted_from_what_was_stored(world: World) -> None:
     assert told["totals"]["events"] == 3
     assert told["totals"]["bytes"] > 300
     assert refused(world.call("POST", "/v1/events", {**EVENT, "usage": -5})) == (400, "ERR_SCHEMA")
+
+
+def test_a19_an_item_that_names_anothers_incident_is_refused_alone_and_tells_nothing(world: World) -> None:
+    """Nothing in a batch refers to incidents: a reference is an unknown field, whether its incident exists or not."""
+    _, stranger = world.deployed.new_project(*ADMIN)
+    told = []
+    for incident in ("inc_019a9f00-0000-7000-8000-000000000002", "inc_01000000-0000-7000-8000-000000000000"):
+        batch = [{**EVENT, "id": secrets.token_hex(4)}, {**EVENT, "id": "e-x", "incident_id": incident}]
+        reply = world.call("POST", "/v1/events", batch, stranger)
+        assert (reply.status, reply.body["error"]["code"]) == (207, "ERR_PARTIAL")
+        good, bad = reply.body["data"]["items"]
+        assert good["status"] == "accepted"
+        told.append(bad["error"])
+    assert told[0] == told[1]
+    assert told[0]["status"] == 400
+
+
+def test_a67_an_evasive_text_is_taken_and_its_hidden_letters_hide_no_address(world: World) -> None:
+    """Recall on the evasion set is published in docs/privacy.md and held by tests/rooms/kernel/test_redaction.py."""
+    text = "write to ada\u200b.evasive\uff20example.com"
+    identity = world.deployed.send(world.key, {**EVENT, "id": "evasive", "body": text})[0]["event_id"]
+    stored = eventually(lambda: (r := world.call("GET", f"/v1/events/{identity}")).status == 200 and r.body["data"])
+    assert stored["body"] == "write to [redacted:email]"
+
+
+#: What tells an attacker what runs here.
+INSIDE = re.compile(
+    r"arn:aws|Traceback|File \"|botocore|boto3|pydantic|powertools|python/?3|:\d{12}:|tocsin-(api|public)|/var/task",
+    re.IGNORECASE,
+)
+
+
+@pytest.mark.parametrize("path", sorted(OPEN_PATHS - {"/docs/redoc.js"}))
+def test_a73_what_is_open_says_nothing_of_what_is_inside(world: World, path: str) -> None:
+    reply = world.deployed.call("GET", path)
+    assert reply.status == 200
+    assert not INSIDE.search(json.dumps(reply.body) + json.dumps(reply.headers)), path
+    if path in ("/livez", "/readyz", "/health", "/healthz", "/ready"):
+        assert reply.body["data"] == {"status": "up"}
+
+
+def test_a73_errors_and_figures_say_nothing_either(world: World) -> None:
+    errors = [
+        world.deployed.call("GET", "/v1/metrics"),
+        world.deployed.call("GET", "/v1/nothing"),
+        world.deployed.call("POST", "/v1/events", {"a": object.__doc__}, key=world.key),
+        world.deployed.raw("POST", "/v1/events", b"{", {"Content-Type": "application/json"}, key=world.key),
+    ]
+    assert [reply.status for reply in errors] == [401, 404, 400, 400]
+    for reply in errors:
+        refused(reply)
+        assert not INSIDE.search(json.dumps(reply.body) + json.dumps(reply.headers)), reply
 
 
 def test_a21_two_projects_may_use_one_event_id(world: World) -> None:

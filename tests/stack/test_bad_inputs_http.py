@@ -319,3 +319,50 @@ def test_b69_instructions_in_a_text_change_neither_score_nor_incident(deployed: 
         incident = deployed.get(f"/v1/incidents/{stored['incident_id']}", key)
         outcomes.append((stored["score"], stored["features"], incident["status"], incident["tier"], incident["score"]))
     assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("identity", ["../../etc", "%2e%2e%2f", "..%2F..%2Fetc%2Fpasswd", "%00", "a" * 5_000, "%20"])
+def test_b61_what_is_no_id_names_nothing(deployed: Deployed, identity: str) -> None:
+    _, key = deployed.new_project()
+    reply = deployed.raw("GET", f"/v1/incidents/{identity}", key=key)
+    assert (reply.status, reply.body["error"]["code"]) == (404, "ERR_NOT_FOUND")
+    well_formed(reply)
+
+
+def test_b63_a_cursor_is_good_whole_and_where_it_was_given_only(deployed: Deployed) -> None:
+    project, key = deployed.new_project()
+    _, stranger = deployed.new_project()
+    deployed.send(key, [sample(id=f"e-{n}") for n in range(3)])
+    eventually(lambda: deployed.settled(project, 3))
+    page = deployed.call("GET", "/v1/events?limit=1", key=key)
+    cursor = page.body["meta"]["next_cursor"]
+    assert deployed.call("GET", f"/v1/events?cursor={cursor}", key=key).status == 200
+    flipped = cursor[:20] + ("A" if cursor[20] != "A" else "B") + cursor[21:]
+    tries = {
+        "random": ("/v1/events", "AAAA" * 20, key),
+        "empty": ("/v1/events", "", key),
+        "truncated": ("/v1/events", cursor[:-3], key),
+        "longer": ("/v1/events", cursor + "AAAA", key),
+        "bit-flipped": ("/v1/events", flipped, key),
+        "another project's": ("/v1/events", cursor, stranger),
+        "another query's": ("/v1/events?source=prometheus", cursor, key),
+        "another listing's": ("/v1/incidents", cursor, key),
+        "5,000 characters": ("/v1/events", "A" * 5_000, key),
+    }
+    for name, (path, text, by) in tries.items():
+        joint = "&" if "?" in path else "?"
+        reply = deployed.call("GET", f"{path}{joint}cursor={text}", key=by)
+        assert (reply.status, reply.body["error"]["code"]) == (400, "ERR_CURSOR"), name
+        well_formed(reply)
+
+
+def test_b65_a_filter_is_a_value_and_never_a_part_of_a_query(deployed: Deployed) -> None:
+    project, key = deployed.new_project()
+    deployed.send(key, sample())
+    eventually(lambda: deployed.settled(project, 1))
+    for query in ("%23n=x", "%3Av=x", "pk=x", "filter=1%3D1", "source=a&source=b", "tag=x", "limit=1%20OR%201"):
+        reply = deployed.call("GET", f"/v1/events?{query}", key=key)
+        assert (reply.status, reply.body["error"]["code"]) == (400, "ERR_QUERY"), query
+    for text in ("'%20OR%201%3D1", "%22%20OR%20%22a%22%3D%22a", ":v", "%23n", "*", "%25", "attribute_exists(pk)"):
+        assert deployed.get(f"/v1/events?source={text}", key)["items"] == [], text
+    assert len(deployed.get("/v1/events?source=prometheus", key)["items"]) == 1

@@ -12,7 +12,7 @@ from tocsin.kernel.errors import Detail, Refusal
 from tocsin.routes import MAX_PATH, ROUTES, Route
 
 #: What stands for an id in a path of the table.
-_VARIABLE = re.compile(r"\{[a-z]+\}")
+_VARIABLE = re.compile(r"\{[a-z_]+\}")
 
 
 def not_found() -> NoReturn:
@@ -30,9 +30,9 @@ def _index() -> tuple[dict[str, dict[str, Route]], list[tuple[re.Pattern[str], d
     patterns = [
         (re.compile("([^/]+)".join(re.escape(part) for part in _VARIABLE.split(path))), methods)
         for path, methods in exact.items()
-        if "{id}" in path
+        if "{" in path
     ]
-    return {path: methods for path, methods in exact.items() if "{id}" not in path}, patterns
+    return {path: methods for path, methods in exact.items() if "{" not in path}, patterns
 
 
 def match(path: str) -> tuple[Mapping[str, Route], tuple[str, str]]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from tocsin.access.approvals import Approval
 from tocsin.aws import evidence, keys
 from tocsin.aws.key_store import APPROVAL_LIFE, put_versioned
-from tocsin.aws.ledger import used_of
+from tocsin.aws.ledger import METERS, used_of
 from tocsin.aws.table import Table, Update
 from tocsin.kernel import clock
 from tocsin.kernel.envelope import pack, unpack
@@ -88,9 +88,10 @@ class DynamoUsage:
     def days(self, project: str, first: str, last: str) -> Sequence[tuple[str, Mapping[str, int]]]:
         rows = self._table.query(keys.usage(project, first).pk, low=first, high=last)
         found = {row["sk"]: {k: v for k, v in row.items() if k not in ("pk", "sk")} for row in rows}
-        day, events, size = used_of(self._table.get(keys.log_head(project)) or {})
+        day, *counted = used_of(self._table.get(keys.log_head(project)) or {})
         if first <= day <= last:
-            found.setdefault(day, {}).update(events=events, bytes=size)
+            row = found.setdefault(day, {})
+            row |= {name: row.get(name, 0) + value for name, value in zip(METERS, counted, strict=True)}
         return sorted(found.items())
 
     def exported(self, project: str, day: str, meter: str) -> bool:

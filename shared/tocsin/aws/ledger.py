@@ -39,6 +39,11 @@ from tocsin.signals.ports import (
 
 #: Segments up to this size stay inside their log row.
 INLINE_BYTES: Final = 4_096
+#: Metrics of an event that are counted as LLM tokens, and the most that one of them is believed.
+TOKEN_METRICS: Final = ("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens")
+MAX_TOKENS: Final = 10**9
+#: What the head of a log counts for its day, in this order.
+METERS: Final = ("events", "bytes", "llm_tokens")
 FOLD_EVERY: Final = 128
 #: A quiet project is folded by age, long before its log rows leave by retention.
 FOLD_AFTER_MS: Final = 12 * clock.HOUR
@@ -98,10 +103,16 @@ def segment_place(commit_id: str) -> tuple[str, str]:
     return "segment", commit_id
 
 
-def used_of(head: Row) -> tuple[str, int, int]:
-    """(yyyymmdd, events, bytes) of the day that a log head counts."""
-    day, events, size = head.get("used") or ("", 0, 0)
-    return str(day), int(events), int(size)
+def used_of(head: Row) -> tuple[str, int, int, int]:
+    """(yyyymmdd, events, bytes, LLM tokens) of the day that a log head counts."""
+    day, events, size, *tokens = head.get("used") or ("", 0, 0)
+    return str(day), int(events), int(size), int(tokens[0]) if tokens else 0
+
+
+def llm_tokens(event: Mapping[str, Any]) -> int:
+    """Tokens that an event says a model took and gave, by the names of OpenTelemetry; values out of reach count 0."""
+    said = (event.get("metrics", {}).get(name, 0) for name in TOKEN_METRICS)
+    return sum(int(value) for value in said if 0 <= value <= MAX_TOKENS)
 
 
 def segment_object(project: str, at: int, body: bytes) -> str:
@@ -208,9 +219,10 @@ class DynamoLedger:
         tiers: dict[str, int] = {}
         for event in commit.events:
             tiers[event["tier"]] = tiers.get(event["tier"], 0) + 1
-        day, used, size = commit.head.used
+        day, *used = commit.head.used
         today = max(day, keys.day(commit.at))  # a worker whose clock is behind counts for the day that has begun
-        counted = (len(commit.events), unpacked) if today > day else (used + len(commit.events), size + unpacked)
+        added = (len(commit.events), unpacked, sum(map(llm_tokens, commit.events)))
+        counted = added if today > day else [one + more for one, more in zip(used, added, strict=True)]
         writes = [
             self._table.put_write(
                 keys.commit(project, commit.commit_id),
@@ -230,7 +242,7 @@ class DynamoLedger:
             self._table.put_write(keys.log_row(project, n), row | {"exp": expiry}),
         ]
         if today > day > "":  # the head held the day before, which is over
-            closed = Update(keys.usage(project, day), add={"events": used, "bytes": size})
+            closed = Update(keys.usage(project, day), add=dict(zip(METERS, used, strict=True)))
             writes.append(self._table.update_write(closed))
         if commit.head.n == 0:
             writes.append(self._table.put_write(keys.known_project(project), {"at": commit.at}))

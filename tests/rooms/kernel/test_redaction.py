@@ -3,7 +3,7 @@ import time
 from typing import Any
 
 import pytest
-from bench.redaction_bench import MAKERS, corpus, quality
+from bench.redaction_bench import MAKERS, corpus, evasion, quality
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -117,6 +117,14 @@ def test_recall_and_precision_on_the_labelled_corpus() -> None:
     false = negatives - clean
     caught = sum(hits for hits, _ in tally.values())
     assert caught / (caught + false) >= 0.97
+
+
+@pytest.mark.parametrize("technique", ["invisible characters inside", "full-width forms"])
+def test_a67_what_folding_undoes_hides_nothing(technique: str) -> None:
+    """The other techniques of the evasion set are published (docs/privacy.md) and not claimed."""
+    hits, total = evasion(Redactor(), 11, 900)[technique]
+    assert total > 200
+    assert hits / total >= 0.98
 
 
 PIECES = st.sampled_from(
