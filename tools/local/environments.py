@@ -1,7 +1,8 @@
-"""Make the two Python environments every command needs, from lock files only.
+"""Make the Python environments, from lock files only.
 
-`.local/venv` holds tools, tests and the run-time set; `.local/ministack` holds the emulator. Both use one
-interpreter, because the emulator runs the functions with its own. Standard library only: nothing is installed
+Every command needs two: `.local/venv` holds tools, tests and the run-time set, `.local/ministack` the emulator. Both
+use one interpreter, because the emulator runs the functions with its own. The rest hold clients of other systems for
+tests/stack/test_clients.py, which makes them itself. Standard library only: nothing is installed
 yet when this runs. An environment whose lock file has not changed is left alone.
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 LOCAL = ROOT / ".local"
 ENVIRONMENTS = {"venv": "dev.txt", "ministack": "emulator.txt"}
+CLIENTS = {"clients": "clients.txt", "langfuse2": "langfuse2.txt"}
 
 
 def _stamp(lock: Path) -> str:
@@ -45,7 +47,7 @@ def _uv() -> Path:
 
 def ensure(name: str) -> bool:
     """Bring environment `name` in line with its lock file; True when something had to be installed."""
-    lock, home = ROOT / "requirements" / ENVIRONMENTS[name], LOCAL / name
+    lock, home = ROOT / "requirements" / (ENVIRONMENTS | CLIENTS)[name], LOCAL / name
     stamp = home / "stamp"
     if stamp.exists() and stamp.read_text() == _stamp(lock):
         return False
