@@ -9,12 +9,12 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import yaml
 from tests.stack.conftest import Deployed, eventually
+from tests.stack.test_connect import told_by_all_five, transitions
 
 PROMETHEUS = shutil.which("prometheus")
 ALERTMANAGER = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
@@ -33,15 +33,18 @@ def free_port() -> int:
 
 @contextmanager
 def running(folder: Path, *command: str | None) -> Iterator[subprocess.Popen[bytes]]:
-    """A program that is stopped at the end; its log is in the folder."""
+    """A program that is stopped at the end, and must have run until then; its log is in the folder."""
     words = [word for word in command if word]
-    with (folder / f"{Path(words[0]).name}.log").open("wb") as log:
-        process = subprocess.Popen(words, cwd=folder, stdout=log, stderr=log)
+    log = folder / f"{Path(words[0]).name}.log"
+    with log.open("wb") as written:
+        process = subprocess.Popen(words, cwd=folder, stdout=written, stderr=written)
         try:
             yield process
         finally:
+            ended = process.poll()
             process.terminate()
             process.wait(20)
+            assert ended is None, log.read_text()[-2000:]
 
 
 def rules(fires: bool) -> str:
@@ -94,13 +97,13 @@ def write_configuration(folder: Path, api: str, key: str, relay: int) -> None:
     (folder / "alertmanager.yml").write_text(yaml.safe_dump({"route": route, "receivers": [receiver]}))
 
 
-def test_one_alert_of_prometheus_and_four_receivers_is_one_incident(deployed: Deployed, tmp_path: Path) -> None:
-    _, key = deployed.new_project()
+def test_one_alert_of_prometheus_and_four_receivers_is_one_incident_and_one_resolve(
+    deployed: Deployed, tmp_path: Path
+) -> None:
+    project, key = deployed.new_project()
+    deployed.made("/v1/channels", {"name": "team mail", "kind": "email", "to": ["oncall@example.com"]}, key)
     relay, own = free_port(), free_port()
     write_configuration(tmp_path, deployed.contract["api_url"], key, relay)
-
-    def sources() -> set[str]:
-        return {event["source"] for event in deployed.get("/v1/events?limit=100", key)["items"]}
 
     with (
         running(
@@ -120,19 +123,11 @@ def test_one_alert_of_prometheus_and_four_receivers_is_one_incident(deployed: De
             f"--web.listen-address=127.0.0.1:{own}",
         ) as prometheus,
     ):
-        wanted = {"prometheus", "alertmanager"}
-        eventually(lambda: sources() >= wanted and len(sources()) >= 5, within_s=60.0, every_s=0.5)
-        items = deployed.get("/v1/incidents", key)["items"]
-        assert [one["status"] for one in items] == ["open"]
-
+        eventually(lambda: told_by_all_five(deployed, key, "firing"), within_s=60.0, every_s=0.5)
         (tmp_path / "rules.yml").write_text(rules(fires=False))
         prometheus.send_signal(signal.SIGHUP)
-
-        def resolved() -> Any:
-            found = deployed.get("/v1/incidents", key)["items"]
-            return found if all(one["status"] == "resolved" for one in found) else None
-
-        assert len(eventually(resolved, within_s=60.0, every_s=0.5)) == 1
+        eventually(lambda: told_by_all_five(deployed, key, "resolved"), within_s=60.0, every_s=0.5)
+    assert transitions(deployed, project, key) == (["opened", "resolved"], ["opened", "resolved"])
 
 
 def test_amtool_sets_lists_and_ends_silences(deployed: Deployed, tmp_path: Path) -> None:
