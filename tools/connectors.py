@@ -83,8 +83,6 @@ def outcome(sample: Mapping[str, Any]) -> dict[str, Any]:
         shown["refused"] = [[detail.as_json() for detail in one.details] for one in refused]
     if made.groups:
         shown["groups"] = {name: [one.dedup_key for one in known] for name, known in made.groups.items()}
-    if made.usage:
-        shown["usage"] = made.usage
     if made.alerts:
         shown["alerts"] = [one.as_json() for one in made.alerts]
     answer = translate.answer(call, made, refused, len(made.events), trace_id=request.trace_id)
@@ -304,7 +302,7 @@ CODE: Final = """\
 | `identity.py` | the fingerprint of labels, and the lists of alerts inside texts |
 | `alerts.py` | the Alertmanager v2 API: leases, merging, and what is asked of it (`GET` alerts, groups, status, receivers) |
 | `silences.py`, `regex.py` | matchers (`=`, `!=`, `=~`, `!~`) whose patterns match in linear time, and the life of a silence |
-| `otlp.py`, `protobuf.py` | OTLP's two encodings and its nesting; usage of language models |
+| `otlp.py`, `protobuf.py` | OTLP's two encodings and its nesting |
 | `sentry.py` | the framing of envelopes |
 | `alertmanager.py` | the other requests of the Alertmanager API |
 | `reception.py` | one request from the door to its answer |

@@ -245,7 +245,8 @@ def test_commits_count_their_events_and_bytes_by_day_at_no_extra_row(table: Tabl
 
     def commit(count: int, at: int) -> None:
         event = {"source": "s", "type": "t", "entity": {"type": "", "id": ""}, "tier": "low", "status": "firing"}
-        events = [{**event, "tags": {}, "ruling_ms": at, "title": "x"} for _ in range(count)]
+        metrics = {"gen_ai.usage.input_tokens": 40.0, "gen_ai.usage.output_tokens": 2, "duration_ms": 7}
+        events = [{**event, "tags": {}, "ruling_ms": at, "title": "x", "metrics": metrics} for _ in range(count)]
         ledger.commit("p1", Commit(uuid7(at), ledger.head("p1"), at, "t", events, {}, {}, {}))
 
     def rows() -> int:
@@ -253,7 +254,7 @@ def test_commits_count_their_events_and_bytes_by_day_at_no_extra_row(table: Tabl
 
     commit(2, NOW)
     one = dict(usage.days("p1", day(NOW), day(NOW)))[day(NOW)]
-    assert one["events"] == 2
+    assert (one["events"], one["llm_tokens"]) == (2, 84)
     assert one["bytes"] > 100
     before = rows()
     commit(3, NOW + 1)
@@ -264,7 +265,10 @@ def test_commits_count_their_events_and_bytes_by_day_at_no_extra_row(table: Tabl
     told = dict(usage.days("p1", day(NOW), day(NOW + 9 * clock.DAY)))
     assert {name: row["events"] for name, row in told.items()} == {day(NOW): 5, day(NOW + clock.DAY): 12}
     assert told[day(NOW)]["bytes"] > one["bytes"]
-    assert told[day(NOW + clock.DAY)]["llm_tokens"] == 8
+    assert {name: row["llm_tokens"] for name, row in told.items()} == {
+        day(NOW): 5 * 42,
+        day(NOW + clock.DAY): 12 * 42 + 8,
+    }
 
 
 def test_failures_of_a_source_add_up_within_a_minute(stores: Stores) -> None:

@@ -20,8 +20,10 @@ from tocsin.kernel import clock
 from tocsin.kernel.errors import Detail, Refusal, Retry
 from tocsin.kernel.ids import base32_digest, length_prefixed
 
-#: Counters of a day. `bytes` are those of events as stored before compression.
+#: Counters of a day. `bytes` are those of events as stored before compression, `llm_tokens` those that events tell of.
 METERS: Final = ("events", "bytes", "llm_tokens")
+#: Metrics of an event that count tokens, named as OpenTelemetry's GenAI conventions do.
+_TOKENS: Final = ("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens")
 MAX_AMOUNT: Final = 2**53 - 1
 #: Longest range that one answer covers, in days.
 MAX_DAYS: Final = 92
@@ -45,6 +47,12 @@ def day_start(day: str) -> int:
     if not _DAY.fullmatch(day):
         raise ValueError("a day is yyyymmdd")
     return clock.parse_rfc3339(f"{day[:4]}-{day[4:6]}-{day[6:]}T00:00:00Z")
+
+
+def llm_tokens(event: Mapping[str, Any]) -> int:
+    """Tokens of language models that an event tells of, whoever sent it; cached input is part of the input."""
+    metrics = event.get("metrics") or {}
+    return sum(int(metrics[name]) for name in _TOKENS if 0 < metrics.get(name, 0) <= MAX_AMOUNT)
 
 
 def report(store: UsageStore, project: str, first_ms: int, last_ms: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from tocsin.access.approvals import Approval
+from tocsin.access.usage import METERS
 from tocsin.aws import evidence, keys
 from tocsin.aws.key_store import APPROVAL_LIFE, put_versioned
 from tocsin.aws.ledger import used_of
@@ -88,9 +89,10 @@ class DynamoUsage:
     def days(self, project: str, first: str, last: str) -> Sequence[tuple[str, Mapping[str, int]]]:
         rows = self._table.query(keys.usage(project, first).pk, low=first, high=last)
         found = {row["sk"]: {k: v for k, v in row.items() if k not in ("pk", "sk")} for row in rows}
-        day, events, size = used_of(self._table.get(keys.log_head(project)) or {})
+        day, *used = used_of(self._table.get(keys.log_head(project)) or {})
         if first <= day <= last:
-            found.setdefault(day, {}).update(events=events, bytes=size)
+            row = found.setdefault(day, {})
+            row.update({name: row.get(name, 0) + amount for name, amount in zip(METERS, used, strict=True)})
         return sorted(found.items())
 
     def exported(self, project: str, day: str, meter: str) -> bool:

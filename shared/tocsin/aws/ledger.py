@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
+from tocsin.access.usage import METERS, llm_tokens
 from tocsin.aws import evidence, keys, segments
 from tocsin.aws.bucket import Bucket
 from tocsin.aws.keys import Key
@@ -98,10 +99,11 @@ def segment_place(commit_id: str) -> tuple[str, str]:
     return "segment", commit_id
 
 
-def used_of(head: Row) -> tuple[str, int, int]:
-    """(yyyymmdd, events, bytes) of the day that a log head counts."""
-    day, events, size = head.get("used") or ("", 0, 0)
-    return str(day), int(events), int(size)
+def used_of(head: Row) -> tuple[str, int, int, int]:
+    """(yyyymmdd, events, bytes, tokens of language models) of the day that a log head counts."""
+    day, *amounts = head.get("used") or ("",)
+    events, size, tokens = (*map(int, amounts), 0, 0, 0)[:3]
+    return str(day), events, size, tokens
 
 
 def segment_object(project: str, at: int, body: bytes) -> str:
@@ -208,9 +210,10 @@ class DynamoLedger:
         tiers: dict[str, int] = {}
         for event in commit.events:
             tiers[event["tier"]] = tiers.get(event["tier"], 0) + 1
-        day, used, size = commit.head.used
+        day, *used = commit.head.used
         today = max(day, keys.day(commit.at))  # a worker whose clock is behind counts for the day that has begun
-        counted = (len(commit.events), unpacked) if today > day else (used + len(commit.events), size + unpacked)
+        amounts = (len(commit.events), unpacked, sum(map(llm_tokens, commit.events)))
+        counted = amounts if today > day else [before + more for before, more in zip(used, amounts, strict=True)]
         writes = [
             self._table.put_write(
                 keys.commit(project, commit.commit_id),
@@ -230,7 +233,7 @@ class DynamoLedger:
             self._table.put_write(keys.log_row(project, n), row | {"exp": expiry}),
         ]
         if today > day > "":  # the head held the day before, which is over
-            closed = Update(keys.usage(project, day), add={"events": used, "bytes": size})
+            closed = Update(keys.usage(project, day), add=dict(zip(METERS, used, strict=True)))
             writes.append(self._table.update_write(closed))
         if commit.head.n == 0:
             writes.append(self._table.put_write(keys.known_project(project), {"at": commit.at}))

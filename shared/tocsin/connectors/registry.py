@@ -36,7 +36,9 @@ _KEYS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One address of a connector. Path parts in braces are given to the mapping as @.path.<name>."""
+    """One address of a connector. Path parts in braces are given to the mapping as @.path.<name>; `{name+}` may hold
+    slashes, which some gateways decode.
+    """
 
     method: str
     path: str
@@ -45,8 +47,8 @@ class Route:
     def match(self, path: str) -> Mapping[str, str] | None:
         """The values of the parts in braces when `path` is this route's, or None."""
         pattern = "".join(
-            f"(?P<{part[1:-1]}>[^/]{{1,512}})" if part.startswith("{") else re.escape(part)
-            for part in re.split(r"(\{[a-z_]+\})", self.path)
+            f"(?P<{part.strip('{+}')}>{'.' if '+' in part else '[^/]'}{{1,512}})" if part[0] == "{" else re.escape(part)
+            for part in re.split(r"(\{[a-z_]+\+?\})", self.path)
             if part
         )
         found = re.fullmatch(pattern, path)

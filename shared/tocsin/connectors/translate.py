@@ -60,13 +60,12 @@ class Item:
 @dataclass(slots=True)
 class Translation:
     """What a request says. `groups` is to be remembered once its events were taken, `alerts` to be kept for the
-    Alertmanager API, `usage` are calls of language models in OpenTelemetry's gen_ai words. `reply` is for the answer.
+    Alertmanager API. `reply` is for the answer.
     """
 
     items: list[Item] = field(default_factory=list)
     groups: dict[str, list[Known]] = field(default_factory=dict)
     alerts: list[Alert] = field(default_factory=list)
-    usage: list[dict[str, Any]] = field(default_factory=list)
     reply: dict[str, Any] = field(default_factory=dict)
     protobuf: bool = False
 
@@ -270,8 +269,6 @@ def _document(
         if value is not None:
             made.reply.setdefault(name, value)
     _apply(rule, scope, index, now, recall, made, prefix)
-    if connector.reader == "otlp-traces":
-        made.usage += otlp.usage(document, frame)
 
 
 def _apply(

@@ -42,13 +42,13 @@ class LogHead:
     """End of a project's commit log: `n` commits so far, states folded into their buckets through commit `folded`.
 
     `folded_at` is when (Unix ms; before the first fold: when the log began). `used` is what the UTC day of the last
-    commit has used so far: (yyyymmdd, events, bytes of events).
+    commit has used so far: (yyyymmdd, events, bytes of events, tokens of language models).
     """
 
     n: int
     folded: int
     folded_at: int = 0
-    used: tuple[str, int, int] = ("", 0, 0)
+    used: tuple[str, int, int, int] = ("", 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
