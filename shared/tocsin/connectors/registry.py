@@ -29,7 +29,7 @@ ANSWERS: Final = frozenset(("taken", "partial", "refused", "unauthorized", "too_
 _KEYS: Final = frozenset(
     (
         *("title", "about", "sources", "setup", "auth", "media", "reader", "route", "answer", "retry", "state"),
-        *("require", "drop", "reply", "event", "alerts", "each", "documents", "keys", "empty", "unpack"),
+        *("require", "drop", "reply", "event", "alerts", "each", "documents", "keys", "empty", "unpack", "signed"),
     )
 )
 
@@ -90,6 +90,8 @@ class Connector:
     #: Path of an array in the body that holds the documents, and limits of reading that differ.
     documents: template.Path | None = None
     keys: int = 256
+    #: Who must have signed each message, besides the key: `sns` or nobody.
+    signed: str = ""
     #: Whether a body may be empty, and whether a name is made for each request (@.receipt).
     empty: bool = False
     receipt: bool = False
@@ -133,6 +135,8 @@ def parse(name: str, text: str, shared: Mapping[str, Mapping[str, Any]]) -> Conn
             raise MappingError(f"{where}: {key}", "required", "add it")
     if table["auth"] not in AUTHENTICATION:
         raise MappingError(f"{where}: auth", "unknown style", f"use one of {', '.join(AUTHENTICATION)}")
+    if table.get("signed", "sns") != "sns":
+        raise MappingError(f"{where}: signed", "unknown signer", "use sns")
     reader = table.get("reader", "json")
     if reader not in READERS:
         raise MappingError(f"{where}: reader", "unknown reader", f"use one of {', '.join(sorted(READERS))}")
@@ -164,6 +168,7 @@ def parse(name: str, text: str, shared: Mapping[str, Mapping[str, Any]]) -> Conn
         unpack=tuple(template.parse_path(path, f"{where}: unpack")[1] for path in table.get("unpack", ())),
         documents=template.parse_path(table["documents"], f"{where}: documents")[1] if "documents" in table else None,
         keys=table.get("keys", 256),
+        signed=table.get("signed", ""),
         empty=table.get("empty", False),
         receipt="@.receipt" in text,
     )
