@@ -5,19 +5,25 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import json
 import re
 import secrets
+import threading
+import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from tests.rooms.connectors.support import SAMPLES, expected, sample
 from tests.rooms.connectors.test_five_ways import WAYS
 from tests.stack.conftest import Deployed, Reply, eventually
+from tests.support.sns import Sns
 from tools import connectors as tool
 
 from tocsin.access import keys
@@ -63,6 +69,48 @@ def sent(deployed: Deployed, given: Mapping[str, Any], key: str, *, change: Call
     return deployed.raw(given["method"], path, body, headers)
 
 
+class SnsHost(Sns):
+    """Stands in for SNS at the one private address that functions may reach: serves its certificate, takes
+    confirmations.
+    """
+
+    def __init__(self, address: str) -> None:
+        super().__init__(f"{address}/sns.pem")
+        self.confirmation = f"{address}/?Action=ConfirmSubscription&Token=2336412f37"
+        self.asked: list[str] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.asked.append(self.path)
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(outer.certificate)))
+                self.end_headers()
+                self.wfile.write(outer.certificate)
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        where = urlsplit(address)
+        self.server = ThreadingHTTPServer((str(where.hostname), where.port or 0), Handler)
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def sign(self, body: bytes) -> bytes:
+        """A message as SNS would send it; one that asks to be confirmed, at this host."""
+        message = json.loads(body)
+        if "SubscribeURL" in message:
+            message["SubscribeURL"] = self.confirmation
+        return json.dumps(self.signed(message)).encode()
+
+
+@pytest.fixture(scope="module")
+def sns(deployed: Deployed) -> Iterator[SnsHost]:
+    host = SnsHost(deployed.contract["receiver"])
+    yield host
+    host.server.shutdown()
+    host.server.server_close()
+
+
 def new_sender(deployed: Deployed) -> tuple[str, str]:
     """A project and a key of it that may also sign."""
     project, key = deployed.new_project()
@@ -86,13 +134,14 @@ def keyed(events: list[dict[str, Any]]) -> set[str]:
 
 
 @pytest.mark.parametrize("name", registry.names())
-def test_every_sample_is_answered_and_stored(deployed: Deployed, name: str) -> None:
+def test_every_sample_is_answered_and_stored(deployed: Deployed, sns: SnsHost, name: str) -> None:
     waiting = []
     for case in [case for one, case in SAMPLES if one == name]:
         _, key = new_sender(deployed)
         given, wanted = sample(name, case), expected(name, case)
         by_ms = clock.now_ms() - clock.parse_rfc3339(given["now"]) if name == "alertmanager_api" else 0
-        reply = sent(deployed, given, key, change=partial(shifted, by_ms=by_ms))
+        change = sns.sign if name == "aws_sns" else partial(shifted, by_ms=by_ms)
+        reply = sent(deployed, given, key, change=change)
         assert reply.status == wanted["answer"]["status"], (case, reply)
         body = wanted["answer"].get("body")
         if isinstance(body, dict):
@@ -196,6 +245,49 @@ def test_one_alert_by_five_ways_is_one_incident_and_one_resolve(deployed: Deploy
 
     eventually(lambda: told_by_all_five(deployed, key, "resolved"), within_s=60.0)
     assert transitions(deployed, project, key) == (["opened", "resolved"], ["opened", "resolved"])
+
+
+# --- AWS ------------------------------------------------------------------------------------------------------
+
+
+def test_sns_is_believed_by_its_signature_and_confirmed(deployed: Deployed, sns: SnsHost) -> None:
+    project, key = new_sender(deployed)
+    forged = Sns("https://sns.us-east-1.amazonaws.com.example.com/sns.pem")
+    for change, status in (
+        (bytes, 401),  # the sample's own signature is none
+        (lambda body: json.dumps(forged.signed(json.loads(body))).encode(), 401),
+        (lambda body: sns.sign(body).replace(b"123456789012", b"210987654321"), 401),
+        (sns.sign, 200),
+    ):
+        assert sent(deployed, sample("aws_sns", "confirmation"), key, change=change).status == status
+    assert sns.asked[-1] == "/?Action=ConfirmSubscription&Token=2336412f37"
+    eventually(lambda: deployed.stored(project) == 1, within_s=40.0)
+
+
+def test_alarms_and_findings_on_the_accounts_bus_reach_the_operator(deployed: Deployed) -> None:
+    """boto3 puts what CloudWatch, GuardDuty and Security Hub put; the rule of the template brings it."""
+    mine = uuid.uuid4().hex
+    entries = []
+    for case in ("alarm", "alarm_ok", "guardduty", "securityhub_guardduty"):
+        text = json.dumps(sample("aws_eventbridge", case)["body"])
+        event = json.loads(re.sub("ServerCpuTooHigh|16afba5c5c43e07c9e3e5e2e544e95df", mine, text))
+        about = {"Source": event["source"], "DetailType": event["detail-type"], "Resources": event["resources"]}
+        entries.append({**about, "Detail": json.dumps(event["detail"])})
+    assert deployed.client("events").put_events(Entries=entries)["FailedEntryCount"] == 0
+    key = deployed.contract["project_key"]
+
+    def stored() -> Any:
+        found = [event for event in deployed.get("/v1/events?limit=100", key)["items"] if mine in event["dedup_key"]]
+        return found if len(found) == len(entries) else None
+
+    assert Counter((event["source"], event["status"]) for event in eventually(stored, within_s=60.0)) == Counter(
+        {
+            ("aws.cloudwatch", "firing"): 1,
+            ("aws.cloudwatch", "resolved"): 1,
+            ("aws.guardduty", "firing"): 1,
+            ("aws.securityhub", "firing"): 1,
+        }
+    )
 
 
 # --- the Alertmanager API -----------------------------------------------------------------------------------

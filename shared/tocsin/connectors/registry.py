@@ -29,7 +29,7 @@ ANSWERS: Final = frozenset(("taken", "partial", "refused", "unauthorized", "too_
 _KEYS: Final = frozenset(
     (
         *("title", "about", "sources", "setup", "auth", "media", "reader", "route", "answer", "retry", "state"),
-        *("require", "drop", "reply", "event", "alerts", "each", "documents", "keys", "empty", "unpack", "signed"),
+        *("require", "drop", "reply", "event", "alerts", "each", "documents", "keys", "empty", "unpack", "signed", "headers"),
     )
 )
 
@@ -57,11 +57,12 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer as data: status, and a body whose texts are filled in."""
+    """An answer as data: status, and a body and headers whose texts are filled in."""
 
     status: int
     body: Any = None
     media: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +107,15 @@ class Call:
     params: Mapping[str, str]
 
 
-def _answers(table: Mapping[str, Any], where: str) -> dict[str, Reply]:
+def _answers(table: Mapping[str, Any], always: Mapping[str, str], where: str) -> dict[str, Reply]:
     made = {}
     for name, one in table.items():
         if name not in ANSWERS:
             raise MappingError(f"{where}.{name}", "no kind of answer", f"use one of {', '.join(sorted(ANSWERS))}")
         if not isinstance(one.get("status"), int):
             raise MappingError(f"{where}.{name}.status", "required", "write the HTTP status")
-        made[name] = Reply(one["status"], one.get("body"), one.get("media", "application/json"))
+        headers = {**always, **one.get("headers", {})}
+        made[name] = Reply(one["status"], one.get("body"), one.get("media", "application/json"), headers)
     for name in ("taken", "refused"):
         if name not in made:
             raise MappingError(f"{where}.{name}", "required", "say how the sender is answered")
@@ -157,7 +159,7 @@ def parse(name: str, text: str, shared: Mapping[str, Mapping[str, Any]]) -> Conn
         routes=routes,
         media=tuple(table.get("media", ("application/json",))),
         reader=reader,
-        answers=_answers(table["answer"], f"{where}: answer"),
+        answers=_answers(table["answer"], table.get("headers", {}), f"{where}: answer"),
         retry=table["retry"],
         state=table["state"],
         rules=rules,

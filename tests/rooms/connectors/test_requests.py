@@ -227,6 +227,27 @@ def test_every_dialect_has_its_statuses(name: str) -> None:
     assert all(answer.raw is not None for answer in answers)
 
 
+def test_sentry_sdks_are_told_how_long_to_keep_quiet_in_browsers_too() -> None:
+    call = call_of("sentry")
+    answer = translate.answer(call, None, [LIMITED], 0, trace_id="t")
+    assert (answer.status, answer.headers["X-Sentry-Rate-Limits"]) == (429, "9::organization")
+    for refused in ([], [BAD], [UNAUTHORIZED], [LIMITED], [LARGE]):
+        headers = translate.answer(call, None, refused, 0 if refused else 1, trace_id="t").headers
+        assert headers["Access-Control-Allow-Origin"] == "*"
+        assert "X-Sentry-Rate-Limits" in headers["Access-Control-Expose-Headers"]
+
+
+def test_langfuse_counts_scores_that_it_refused() -> None:
+    given_one = sample("langfuse_scores", "batch")
+    sent = send(given_one, body=[*given_one["body"], {"id": "s-3", "name": "no value"}])
+    refused = [item.refusal for item in sent.made.items if item.refusal]
+    answer = translate.answer(sent.call, sent.made, refused, 2, trace_id="t")
+    told = body_of(answer)
+    assert (answer.status, told["accepted"], told["rejected"]) == (207, 2, 1)
+    assert [error["id"] for error in told["errors"]] == ["s-3"]
+    assert all(isinstance(error["message"], str) for error in told["errors"])
+
+
 def test_pagerdutys_words() -> None:
     call = call_of("pagerduty")
     answer = translate.answer(call, None, [BAD], 0, trace_id="t")
