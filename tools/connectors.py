@@ -209,6 +209,10 @@ The three relays name the group by SHA-256 of its key, the same name for all. Th
 name are remembered, so that Opsgenie's close, which carries nothing else, resolves them. Where templates were changed
 and no list can be read, the relay's own key stands for the group: still one alert per group and sender, and its state
 is kept, but it is not joined with the others by identity.
+
+Three ways tell no times, so what they say counts as of when it came. Where Prometheus itself has said that an alert ended, a
+relay that says within five minutes that it fires was overtaken, as by a retry: it then tells of the episode that ended, and
+nothing resolves twice.
 """  # noqa: E501  (a row of a table is one line)
 
 ADDING: Final = """\

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,9 @@ class World:
     def put(self, project: str, alerts: Iterable[Alert]) -> None:
         for alert in alerts:
             self.kept[alert.fingerprint] = merged(self.kept.get(alert.fingerprint), alert, self.now)
+
+    def get(self, project: str, fingerprints: Collection[str]) -> Sequence[Alert]:
+        return [alert for name, alert in self.kept.items() if name in fingerprints]
 
     def all(self, project: str) -> Sequence[Alert]:
         return list(self.kept.values())

@@ -23,6 +23,8 @@ from tocsin.kernel.http import Answer, Request
 from tocsin.signals import events
 from tocsin.signals.intake import MAX_ITEMS, Principal
 
+#: What the dedup_key of an alert of the Prometheus family begins with; its fingerprint follows.
+_ALERT: Final = "alertmanager:"
 #: Styles whose key may stand in the body, which has to be read first.
 _IN_BODY: Final = frozenset({"routing-key", "dsn"})
 
@@ -138,7 +140,24 @@ class Reception:
     def _translate(self, call: Call, request: Request, body: translate.Body, principal: Principal) -> Translation:
         names = self._names
         recall = partial(names.recall, principal.project) if names is not None else translate.nothing_known
-        return translate.translate(call, request, body, now=self._now(), recall=recall)
+        made = translate.translate(call, request, body, now=self._now(), recall=recall)
+        if self._alerts is not None:
+            self._date(self._alerts, made, principal.project)
+        return made
+
+    def _date(self, alerts: AlertStore, made: Translation, project: str) -> None:
+        """Give firing alerts that are told of without a time their start, where Prometheus itself said that they ended
+        a moment ago: the relay was overtaken, and nothing fires anew.
+        """
+        undated: dict[str, list[events.Event]] = {}
+        for event in made.events:
+            key = event.get("dedup_key", "")
+            if event["status"] == "firing" and "occurred_at" not in event and key.startswith(_ALERT):
+                undated.setdefault(key.removeprefix(_ALERT), []).append(event)
+        for alert in alerts.get(project, undated) if undated else ():
+            if 0 <= self._now() - alert.ends_at < leases.RELAY_LAG:
+                for event in undated[alert.fingerprint]:
+                    event["occurred_at"] = clock.rfc3339(alert.starts_at)
 
     def _take(self, made: Translation, principal: Principal, trace_id: str) -> tuple[list[Refusal], int]:
         """(refusals, how many were taken or known), a message's worth of events at a time."""

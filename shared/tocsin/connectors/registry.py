@@ -29,7 +29,20 @@ ANSWERS: Final = frozenset(("taken", "partial", "refused", "unauthorized", "too_
 _KEYS: Final = frozenset(
     (
         *("title", "about", "sources", "setup", "auth", "media", "reader", "route", "answer", "retry", "state"),
-        *("require", "drop", "reply", "event", "alerts", "each", "documents", "keys", "empty", "unpack", "signed", "headers"),
+        *(
+            "require",
+            "drop",
+            "reply",
+            "event",
+            "alerts",
+            "each",
+            "documents",
+            "keys",
+            "empty",
+            "unpack",
+            "signed",
+            "headers",
+        ),
     )
 )
 
