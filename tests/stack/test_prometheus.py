@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import socket
@@ -9,12 +10,15 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import yaml
 from tests.stack.conftest import Deployed, eventually
 from tests.stack.test_connect import told_by_all_five, transitions
+
+from tocsin.connectors import registry
 
 PROMETHEUS = shutil.which("prometheus")
 ALERTMANAGER = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
@@ -61,39 +65,28 @@ def rules(fires: bool) -> str:
     return yaml.safe_dump({"groups": [{"name": "g", "interval": "1s", "rules": [rule]}]})
 
 
+def pasted(name: str, api: str, key: str) -> Any:
+    """The configuration that docs/connectors.md shows for a sender, as a user fills it in."""
+    address = urlsplit(api)
+    (block,) = re.findall(r"```yaml\n(.*?)```", registry.load(name).setup, re.DOTALL)
+    filled = block.replace("https://<host>", api).replace("scheme: https", f"scheme: {address.scheme}")
+    for placeholder, value in {"name": address.netloc, "base": address.path, "key": key, "team": "team"}.items():
+        filled = filled.replace(f"<{placeholder}>", value)
+    return yaml.safe_load(filled)
+
+
 def write_configuration(folder: Path, api: str, key: str, relay: int) -> None:
     """Prometheus posts to Tocsin and to an Alertmanager that relays by webhook, PagerDuty, Opsgenie and VictorOps."""
-    address = urlsplit(api)
-    (folder / "key").write_text(key)
     (folder / "rules.yml").write_text(rules(fires=True))
-    direct = {
-        "scheme": address.scheme,
-        "path_prefix": f"{address.path}/alertmanager",
-        "authorization": {"credentials": key},
-        "static_configs": [{"targets": [address.netloc]}],
-    }
-    relayed = {"static_configs": [{"targets": [f"127.0.0.1:{relay}"]}]}
-    prometheus = {
-        "global": {"evaluation_interval": "1s"},
-        "rule_files": ["rules.yml"],
-        "alerting": {"alertmanagers": [direct, relayed]},
-    }
+    prometheus: dict[str, Any] = {"global": {"evaluation_interval": "1s"}, "rule_files": ["rules.yml"]}
+    prometheus |= pasted("alertmanager_api", api, key)
+    prometheus["alerting"]["alertmanagers"].append({"static_configs": [{"targets": [f"127.0.0.1:{relay}"]}]})
     (folder / "prometheus.yml").write_text(yaml.safe_dump(prometheus))
-    webhook = {"url": f"{api}/v1/alertmanager/webhook", "http_config": {"authorization": {"credentials": key}}}
-    receiver = {
-        "name": "tocsin",
-        "webhook_configs": [{**webhook, "send_resolved": True}],
-        "pagerduty_configs": [{"url": f"{api}/v2/enqueue", "routing_key": key}],
-        "opsgenie_configs": [{"api_url": f"{api}/", "api_key": key}],
-        "victorops_configs": [
-            {
-                "api_url": f"{api}/integrations/generic/20131114/alert/",
-                "api_key": key,
-                "routing_key": "team",
-            }
-        ],
-    }
-    route = {"receiver": "tocsin", "group_wait": "1s", "group_interval": "1s", "group_by": ["alertname"]}
+    receiver: dict[str, Any] = {}
+    for name in ("alertmanager_webhook", "pagerduty", "opsgenie", "victorops"):
+        (one,) = pasted(name, api, key)["receivers"]
+        receiver |= one
+    route = {"receiver": receiver["name"], "group_wait": "1s", "group_interval": "1s", "group_by": ["alertname"]}
     (folder / "alertmanager.yml").write_text(yaml.safe_dump({"route": route, "receivers": [receiver]}))
 
 

@@ -104,7 +104,11 @@ class Signatures:
         return self._certificates[url]
 
     def _get(self, url: str) -> bytes:
-        answer = egress.get(egress.check(url, egress.resolve_dns, self._allow))
+        try:
+            target = egress.check(url, egress.resolve_dns, self._allow)
+        except Refusal:
+            raise _unproven("the address it names cannot be reached") from None
+        answer = egress.get(target)
         if answer.status != 200:
             raise Retry(f"SNS answered {answer.status}", 5.0)
         return answer.body
