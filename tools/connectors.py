@@ -83,8 +83,6 @@ def outcome(sample: Mapping[str, Any]) -> dict[str, Any]:
         shown["refused"] = [[detail.as_json() for detail in one.details] for one in refused]
     if made.groups:
         shown["groups"] = {name: [one.dedup_key for one in known] for name, known in made.groups.items()}
-    if made.usage:
-        shown["usage"] = made.usage
     if made.alerts:
         shown["alerts"] = [one.as_json() for one in made.alerts]
     answer = translate.answer(call, made, refused, len(made.events), trace_id=request.trace_id)
@@ -211,6 +209,10 @@ The three relays name the group by SHA-256 of its key, the same name for all. Th
 name are remembered, so that Opsgenie's close, which carries nothing else, resolves them. Where templates were changed
 and no list can be read, the relay's own key stands for the group: still one alert per group and sender, and its state
 is kept, but it is not joined with the others by identity.
+
+Three ways tell no times, so what they say counts as of when it came. Where Prometheus itself has said that an alert ended, a
+relay that says within five minutes that it fires was overtaken, as by a retry: it then tells of the episode that ended, and
+nothing resolves twice.
 """  # noqa: E501  (a row of a table is one line)
 
 ADDING: Final = """\
@@ -219,15 +221,21 @@ ADDING: Final = """\
 An hour's work, without code:
 
 1. Make a folder `shared/tocsin/connectors/<name>/` and put a real request in it, as
-   `<case>.request.json`: `{"now", "method", "path", "headers", "body"}`; one for each kind of thing the sender says,
-   firing and resolved at least. Leave real names, hosts and keys out.
+   `<case>.request.json`: `{"now", "method", "path", "headers", "body"}` (`text` instead of `body` for what is not JSON); one
+   for each kind of thing the sender says, firing and resolved at least. Leave real names, hosts and keys out; the key is
+   `tcn_demo` everywhere.
 2. Write `mapping.toml` beside it; copy the nearest one. It has a title, what it is about, the pages of the format
    (`sources`), `setup`, how it authenticates (`auth`), its `[[route]]`s, its `[answer.…]`s and its `[[event]]` rules. The
    first rule whose `when` holds makes the event.
 3. `python -m tools.connectors --accept <name>` writes `<case>.expected.json`. Read every line of it: title, severity,
    status, and above all `dedup_key`, which must be the same when the thing fires and when it is over.
-4. `python -m tools.connectors` writes this page; `pytest tests/rooms/connectors` runs every sample, checks that no leaf
-   of a payload is lost, and that no field of any type or size breaks it.
+4. Say where it listens: one `_sender(…)` line in `shared/tocsin/routes.py`; one `{Type: Api, …}` line under
+   `ConnectFunction` in `template.yaml`, unless a branch there covers the path; one line of statuses in
+   `tests/rooms/connectors/test_requests.py`. `pytest tests/contracts` fails until the three agree.
+5. `python -m tools.connectors` writes this page and `python -m tools.openapi` the API's. `pytest tests/rooms/connectors`
+   runs every sample, checks that no leaf of a payload is lost, and that no field of any type or size breaks it. The stack
+   tests send every sample to the deployed API, and again with a wrong key. A real client of the sender goes into
+   `requirements/clients.in` and `tests/stack/clients/`.
 
 A mistake in a mapping is told by place, rule and remedy when it is read, never at a sender's request.
 """  # noqa: E501  (a row of a table is one line)
@@ -262,11 +270,13 @@ Besides `[[route]]` (method, path with `{parts}`, action), `[answer.…]` and `[
 | `unpack` | paths of texts that hold JSON, which takes their place |
 | `[alerts]` | paths of texts where Alertmanager lists alerts, under `firing` and `resolved` |
 | `[reply]` | values for the answer: `dedup_key = "{dedup_key\\|@.receipt}"` is `"{dedup_key}"` there |
+| `[headers]` | headers of every answer; an answer may have more of its own |
+| `signed` | `sns`: messages must carry Amazon SNS's signature besides the key |
 | `keys`, `empty` | most members of one object (default 256); whether a body may be empty |
 | `reader` | how a body is taken apart when it is not JSON |
 
 Answers are `taken`, `refused` and, where the dialect has them, `partial`, `unauthorized`, `too_large`, `busy`; their texts see
-`{errors}`, `{error}`, `{message}`, `{refused}`, `{taken}`, `{trace_id}`, `{items.successes}`, `{items.errors}` and the reply.
+`{errors}`, `{error}`, `{message}`, `{refused}`, `{taken}`, `{trace_id}`, `{retry_after}`, `{items.successes}`, `{items.errors}` and the reply.
 
 Rules hold, besides the fields of an event: `when` (path = value or list of values; `"any"` for anything, `"none"` for
 nothing), `require` (path = `string`, `number`, `boolean`, `object`, `array`, `any` or a list of values; `?` after the path:
@@ -304,8 +314,9 @@ CODE: Final = """\
 | `identity.py` | the fingerprint of labels, and the lists of alerts inside texts |
 | `alerts.py` | the Alertmanager v2 API: leases, merging, and what is asked of it (`GET` alerts, groups, status, receivers) |
 | `silences.py`, `regex.py` | matchers (`=`, `!=`, `=~`, `!~`) whose patterns match in linear time, and the life of a silence |
-| `otlp.py`, `protobuf.py` | OTLP's two encodings and its nesting; usage of language models |
+| `otlp.py`, `protobuf.py` | OTLP's two encodings and its nesting |
 | `sentry.py` | the framing of envelopes |
+| `sns.py` | the signatures of Amazon SNS, and confirming its subscriptions |
 | `alertmanager.py` | the other requests of the Alertmanager API |
 | `reception.py` | one request from the door to its answer |
 | `credentials.py` | where each sender puts the key |

@@ -1,6 +1,7 @@
 """Connect: takes what other senders say in their own dialects, and answers as the Alertmanager they may read from.
 
-Its schedule ends the alerts that were posted as if to an Alertmanager and are renewed no more.
+Its schedule ends the alerts that were posted as if to an Alertmanager and are renewed no more; a rule of the account's
+event bus brings alarms and findings.
 """
 
 from typing import Any
@@ -23,7 +24,13 @@ def _lapse(_event: dict[str, Any], _context: Any) -> dict[str, Any]:
     return {"ended": reception.lapse_all(wiring.reception(), wiring.leased(), clock.now_ms())}
 
 
+@schedule_entry
+def _account(event: dict[str, Any], _context: Any) -> dict[str, Any]:
+    return {"taken": reception.hear_account(wiring.reception(), wiring.operators_project(), event)}
+
+
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """The schedule's events come from EventBridge; anything else is a request, or refused as none."""
-    scheduled = isinstance(event, dict) and event.get("source") == "aws.events"
-    return (_lapse if scheduled else _requests)(event, context)
+    """EventBridge brings the schedule and the account's events; anything else is a request, or refused as none."""
+    if isinstance(event, dict) and "detail-type" in event:
+        return (_lapse if event.get("source") == "aws.events" else _account)(event, context)
+    return _requests(event, context)

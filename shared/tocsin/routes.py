@@ -1827,6 +1827,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     _sender("/v1/aws/sns", "send_aws_sns", "From AWS SNS"),
     _sender("/v1/grafana/webhook", "send_grafana", "From a Grafana webhook contact point"),
     _sender("/api/public/ingestion", "send_langfuse", "From Langfuse SDKs", success=(207,)),
+    _sender("/api/public/scores", "send_langfuse_scores", "Scores, from Langfuse SDKs", success=(202, 207)),
     _sender("/v2/alerts", "send_opsgenie", "From senders to Opsgenie", success=(202,)),
     _sender("/v2/alerts/{identifier}/close", "send_opsgenie_close", "Close, from senders to Opsgenie", success=(202,)),
     _sender(

@@ -430,9 +430,19 @@ def _alerts() -> DynamoAlerts:
 def reception() -> Reception:
     from tocsin.aws.connector_store import DynamoNames
     from tocsin.connectors.reception import Reception
+    from tocsin.connectors.sns import Signatures
+    from tocsin.delivery import egress
 
     names = DynamoNames(table(), sealer(), retention_days=settings().retention_days)
-    return Reception(intake(), SenderDoor(), names=names, alerts=_alerts())
+    sns = Signatures(egress.parse_allow(settings().egress_allow))
+    return Reception(intake(), SenderDoor(), names=names, alerts=_alerts(), sns=sns)
+
+
+def operators_project() -> str:
+    """The project that hears of the deployment itself, or "" before the bootstrap."""
+    from tocsin.aws.watch import ops_project
+
+    return ops_project(table())
 
 
 @lru_cache(maxsize=1)

@@ -60,7 +60,7 @@ def test_every_keyed_operation_of_the_api_has_a_service_and_no_other() -> None:
 def test_the_addresses_of_connectors_are_those_of_the_table() -> None:
     """The table is not read from the mappings, which would cost every function their loading."""
     spoken = {
-        (route.method, route.path): connector.answers["taken"].status
+        (route.method, route.path.replace("+}", "}")): connector.answers["taken"].status
         for connector in map(registry.load, registry.names())
         for route in connector.routes
     }

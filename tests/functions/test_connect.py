@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from tocsin.connectors.alerts import Alert, merged
 from tocsin.connectors.reception import Reception
 from tocsin.connectors.silences import Silence
 from tocsin.kernel import clock
-from tocsin.kernel.errors import Refusal
+from tocsin.kernel.errors import Refusal, Retry
 from tocsin.kernel.http import Request
 
 FOLDER = Path(__file__).parents[2] / "events" / "connect"
@@ -38,6 +38,7 @@ class World:
         self.kept: dict[str, Alert] = {}
         self.upto = NOW
         self.now = NOW
+        self.operators = "ops"
 
     def principal_of(self, request: Request) -> Principal:
         if "tcn_demo" not in str([*request.headers.get("x-api-key", ()), *request.headers.get("authorization", ())]):
@@ -48,6 +49,9 @@ class World:
     def put(self, project: str, alerts: Iterable[Alert]) -> None:
         for alert in alerts:
             self.kept[alert.fingerprint] = merged(self.kept.get(alert.fingerprint), alert, self.now)
+
+    def get(self, project: str, fingerprints: Collection[str]) -> Sequence[Alert]:
+        return [alert for name, alert in self.kept.items() if name in fingerprints]
 
     def all(self, project: str) -> Sequence[Alert]:
         return list(self.kept.values())
@@ -85,6 +89,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(wiring, "principal_of", made.principal_of)
     monkeypatch.setattr(wiring, "reception", reception)
     monkeypatch.setattr(wiring, "leased", lambda: made)
+    monkeypatch.setattr(wiring, "operators_project", lambda: made.operators)
     monkeypatch.setattr(
         wiring, "alertmanager", lambda: Alertmanager(made, NoSilences(), started_at=NOW, now=lambda: made.now)
     )
@@ -149,3 +154,24 @@ def test_who_is_turned_away_is_noted_whatever_the_dialect(world: World, denials:
 
 def operation_in(name: str) -> str:
     return operation_of(SAMPLES[name]["httpMethod"], SAMPLES[name]["path"])
+
+
+def test_an_alarm_of_the_account_is_the_operators(world: World) -> None:
+    world.now = clock.parse_rfc3339("2026-11-21T10:54:10.000Z")
+    assert handler(SAMPLES["account_alarm"], None) == {"taken": 1}
+    (envelope,) = world.queue.sent
+    assert envelope.project == "ops"
+    (event,) = world.queue.events
+    assert (event["source"], event["status"], event["type"]) == ("aws.cloudwatch", "firing", "cloudwatch.alarm")
+
+
+def test_what_cannot_be_taken_from_the_bus_fails_so_that_it_is_kept(world: World) -> None:
+    with pytest.raises(Refusal):
+        handler({**SAMPLES["account_alarm"], "detail": "no object"}, None)
+    world.queue.broken = True
+    with pytest.raises(Refusal):
+        handler(SAMPLES["account_alarm"], None)
+    world.queue.broken, world.operators = False, ""
+    with pytest.raises(Retry):
+        handler(SAMPLES["account_alarm"], None)
+    assert world.queue.sent == []

@@ -5,21 +5,30 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import json
 import re
 import secrets
+import threading
+import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from tests.rooms.connectors.support import SAMPLES, expected, sample
 from tests.rooms.connectors.test_five_ways import WAYS
 from tests.stack.conftest import Deployed, Reply, eventually
+from tests.support.sns import Sns
 from tools import connectors as tool
 
 from tocsin.access import keys
 from tocsin.access.admin import signing_secret
+from tocsin.aws import keys as table_keys
 from tocsin.aws.key_store import DynamoKeys
 from tocsin.connectors import registry
 from tocsin.kernel import clock
@@ -37,12 +46,10 @@ def shifted(body: bytes, by_ms: int) -> bytes:
     return _MOMENT.sub(lambda found: clock.rfc3339(clock.parse_rfc3339(found[0].decode()) + by_ms).encode(), body)
 
 
-def sent(deployed: Deployed, given: Mapping[str, Any], key: str, *, by_ms: int = 0) -> Reply:
-    """Send a sample's request with a real key in the place of the one it shows."""
+def sent(deployed: Deployed, given: Mapping[str, Any], key: str, *, change: Callable[[bytes], bytes] = bytes) -> Reply:
+    """Send a sample's request with a real key in the place of the one it shows, and its body changed."""
     request = tool.request_of(given)
-    body = request.body
-    if by_ms:
-        body = shifted(body, by_ms)
+    body = change(request.body)
     headers = {name: values[0] for name, values in request.headers.items()}
     if "x-sentry-auth" in headers or "sentry" not in given["path"]:
         headers = {name: value.replace(_KEY.decode(), key) for name, value in headers.items()}
@@ -60,6 +67,48 @@ def sent(deployed: Deployed, given: Mapping[str, Any], key: str, *, by_ms: int =
         secret = signing_secret(deployed.secret("TokenSecretArn"), parsed.key_id)
         headers["sentry-hook-signature"] = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
     return deployed.raw(given["method"], path, body, headers)
+
+
+class SnsHost(Sns):
+    """Stands in for SNS at the one private address that functions may reach: serves its certificate, takes
+    confirmations.
+    """
+
+    def __init__(self, address: str) -> None:
+        super().__init__(f"{address}/{uuid.uuid4().hex}.pem")  # functions that are warm keep certificates
+        self.confirmation = f"{address}/?Action=ConfirmSubscription&Token=2336412f37"
+        self.asked: list[str] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.asked.append(self.path)
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(outer.certificate)))
+                self.end_headers()
+                self.wfile.write(outer.certificate)
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        where = urlsplit(address)
+        self.server = ThreadingHTTPServer((str(where.hostname), where.port or 0), Handler)
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def sign(self, body: bytes) -> bytes:
+        """A message as SNS would send it; one that asks to be confirmed, at this host."""
+        message = json.loads(body)
+        if "SubscribeURL" in message:
+            message["SubscribeURL"] = self.confirmation
+        return json.dumps(self.signed(message)).encode()
+
+
+@pytest.fixture(scope="module")
+def sns(deployed: Deployed) -> Iterator[SnsHost]:
+    host = SnsHost(deployed.contract["receiver"])
+    yield host
+    host.server.shutdown()
+    host.server.server_close()
 
 
 def new_sender(deployed: Deployed) -> tuple[str, str]:
@@ -85,13 +134,14 @@ def keyed(events: list[dict[str, Any]]) -> set[str]:
 
 
 @pytest.mark.parametrize("name", registry.names())
-def test_every_sample_is_answered_and_stored(deployed: Deployed, name: str) -> None:
+def test_every_sample_is_answered_and_stored(deployed: Deployed, sns: SnsHost, name: str) -> None:
     waiting = []
     for case in [case for one, case in SAMPLES if one == name]:
         _, key = new_sender(deployed)
         given, wanted = sample(name, case), expected(name, case)
-        by_ms = clock.now_ms() - clock.parse_rfc3339(given["now"]) if name == "alertmanager_api" else 0
-        reply = sent(deployed, given, key, by_ms=by_ms)
+        late = clock.now_ms() - clock.parse_rfc3339(given["now"])
+        changes = {"alertmanager_api": partial(shifted, by_ms=late), "aws_sns": sns.sign}
+        reply = sent(deployed, given, key, change=changes.get(name, bytes))
         assert reply.status == wanted["answer"]["status"], (case, reply)
         body = wanted["answer"].get("body")
         if isinstance(body, dict):
@@ -123,27 +173,131 @@ def test_a_wrong_key_is_refused_in_the_senders_dialect(deployed: Deployed, name:
 # --- one alert, five ways -----------------------------------------------------------------------------------
 
 
-def test_one_alert_by_five_ways_is_one_incident_that_ends(deployed: Deployed) -> None:
-    """The captures of tests/rooms/connectors/test_five_ways.py in their order, without the pauses between them.
+def told_by_all_five(deployed: Deployed, key: str, status: str) -> bool:
+    """Whether Prometheus itself and an Alertmanager's four receivers have told of alerts of a status."""
+    found = deployed.get(f"/v1/events?status={status}&limit=100", key)["items"]
+    ways = {event["source"].removeprefix("alertmanager/").partition("/")[0] for event in found}
+    return ways == {"prometheus", "alertmanager", "pagerduty", "opsgenie", "victorops"}
 
-    Three ways give no times, so that without the pauses a relay may fire after the end that Prometheus states: how
-    often it resolves is for the captures' own times, there.
+
+def transitions(deployed: Deployed, project: str, key: str) -> tuple[list[str], list[str]]:
+    """What became of the one incident of a project, once all that was sent is judged and told.
+
+    Gives the kinds of its timeline that change its state, and the kinds that its channel was told of.
     """
-    _, key = new_sender(deployed)
-    requests = sorted((sample(way, case)["now"], way, case) for way, cases in WAYS.items() for case in cases)
-    by_ms = clock.now_ms() - clock.parse_rfc3339(requests[-1][0])
-    for _, way, case in requests:
-        given = sample(way, case)
-        reply = sent(deployed, given, key, by_ms=by_ms)
-        assert reply.status == expected(way, case)["answer"]["status"], (way, case, reply)
 
-    def resolved() -> list[dict[str, Any]] | None:
-        found: list[dict[str, Any]] = deployed.get("/v1/incidents?limit=100", key)["items"]
-        return found if found and all(one["status"] == "resolved" for one in found) else None
+    def settled() -> bool:
+        head, cursor = deployed.table.get(table_keys.log_head(project)), deployed.table.get(table_keys.cursor(project))
+        return bool(head and cursor and cursor["n"] == head["n"] + 1)
 
-    (incident,) = eventually(resolved, within_s=60.0)
+    eventually(settled, within_s=60.0)
+    (incident,) = deployed.get("/v1/incidents?limit=100", key)["items"]
+    states = {"opened", "acknowledged", "resolved", "reopened", "merged"}
     timeline = deployed.get(f"/v1/incidents/{incident['id']}", key)["timeline"]
-    assert Counter(entry["kind"] for entry in timeline)["opened"] == 1
+    happened = [entry["kind"] for entry in timeline if entry["kind"] in states]
+
+    def told() -> list[str] | None:
+        records = deployed.get("/v1/notifications?limit=100", key)["items"]
+        kinds = [record["kind"] for record in records if record["kind"] in states]
+        return kinds if len(kinds) >= len(happened) else None
+
+    return happened, sorted(eventually(told, within_s=60.0))
+
+
+class Replayed:
+    """The captures' time as it is told when they are sent without the pauses between them: a moment is the one at which
+    the first capture after it was sent, and what lay ahead lies ahead.
+    """
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[int, int]] = []
+
+    def at(self, captured: int) -> None:
+        """What was captured at this time (Unix ms) is sent now."""
+        self.sent.append((captured, clock.now_ms()))
+
+    def body(self, body: bytes) -> bytes:
+        """A body with its moments as they are told."""
+        return _MOMENT.sub(lambda found: self._told(clock.parse_rfc3339(found[0].decode())).encode(), body)
+
+    def _told(self, moment: int) -> str:
+        captured, now = self.sent[-1]
+        told = next((sent for after, sent in self.sent if after >= moment), now + moment - captured)
+        return clock.rfc3339(told)
+
+
+def test_one_alert_by_five_ways_is_one_incident_and_one_resolve(deployed: Deployed) -> None:
+    """The captures of tests/rooms/connectors/test_five_ways.py, those of one moment at once, as Alertmanager sends."""
+    project, key = new_sender(deployed)
+    deployed.made("/v1/channels", {"name": "team mail", "kind": "email", "to": ["oncall@example.com"]}, key)
+    moments: dict[str, list[tuple[str, str]]] = {}
+    for way, case in [(way, case) for way, cases in WAYS.items() for case in cases]:
+        moments.setdefault(sample(way, case)["now"], []).append((way, case))
+    replayed = Replayed()
+    with ThreadPoolExecutor(5) as pool:
+        for now in sorted(moments):
+            replayed.at(clock.parse_rfc3339(now))
+            replies = pool.map(
+                lambda one: sent(deployed, sample(*one), key, change=replayed.body), moments[now], timeout=60
+            )
+            for (way, case), reply in zip(moments[now], replies, strict=True):
+                assert reply.status == expected(way, case)["answer"]["status"], (way, case, reply)
+
+    eventually(lambda: told_by_all_five(deployed, key, "resolved"), within_s=60.0)
+    assert transitions(deployed, project, key) == (["opened", "resolved"], ["opened", "resolved"])
+
+
+# --- AWS ------------------------------------------------------------------------------------------------------
+
+
+def test_sns_is_believed_by_its_signature_and_confirmed(deployed: Deployed, sns: SnsHost) -> None:
+    project, key = new_sender(deployed)
+    elsewhere = Sns(sns.url.replace("127.0.0.1", "sns.us-east-1.amazonaws.com.127.0.0.1"))
+    another = Sns(sns.url)
+    for change, status in (
+        (lambda body: json.dumps(elsewhere.signed(json.loads(body))).encode(), 401),
+        (lambda body: json.dumps(another.signed(json.loads(body))).encode(), 401),
+        (lambda body: sns.sign(body).replace(b"123456789012", b"210987654321"), 401),
+        (sns.sign, 200),
+    ):
+        assert sent(deployed, sample("aws_sns", "confirmation"), key, change=change).status == status
+    assert sns.asked[-1] == "/?Action=ConfirmSubscription&Token=2336412f37"
+    eventually(lambda: deployed.stored(project) == 1, within_s=40.0)
+
+
+def test_alarms_and_findings_of_the_account_reach_the_operator(deployed: Deployed) -> None:
+    """The deployed rule matches what AWS puts on the bus, and its function takes it.
+
+    Nobody but AWS may put events of `aws.` sources, on the emulator neither: the function is invoked with them, as the
+    rule would.
+    """
+    bus, functions = deployed.client("events"), deployed.client("lambda")
+    rule = bus.describe_rule(Name=f"{deployed.contract['stack']}-account")
+    assert rule["State"] == "ENABLED"
+    (target,) = bus.list_targets_by_rule(Rule=rule["Name"])["Targets"]
+    mine = uuid.uuid4().hex
+    cases = ("alarm", "alarm_ok", "guardduty", "securityhub_guardduty")
+    for case in cases:
+        text = json.dumps(sample("aws_eventbridge", case)["body"])
+        event = re.sub("ServerCpuTooHigh|16afba5c5c43e07c9e3e5e2e544e95df", mine, text).replace(
+            '"id": "', f'"id": "{mine}-', 1
+        )
+        assert bus.test_event_pattern(EventPattern=rule["EventPattern"], Event=event)["Result"], case
+        functions.invoke(FunctionName=target["Arn"], InvocationType="Event", Payload=event)
+    key = deployed.contract["project_key"]
+
+    def stored() -> Any:
+        found = [event for event in deployed.get("/v1/events?limit=100", key)["items"] if mine in event["dedup_key"]]
+        return found if len(found) == len(cases) else None
+
+    assert Counter((event["source"], event["status"]) for event in eventually(stored, within_s=60.0)) == Counter(
+        {
+            ("aws.cloudwatch", "firing"): 1,
+            ("aws.cloudwatch", "resolved"): 1,
+            ("aws.guardduty", "firing"): 1,
+            ("aws.securityhub", "firing"): 1,
+        }
+    )
 
 
 # --- the Alertmanager API -----------------------------------------------------------------------------------

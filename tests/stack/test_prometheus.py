@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import socket
@@ -15,6 +16,9 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from tests.stack.conftest import Deployed, eventually
+from tests.stack.test_connect import told_by_all_five, transitions
+
+from tocsin.connectors import registry
 
 PROMETHEUS = shutil.which("prometheus")
 ALERTMANAGER = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
@@ -33,15 +37,18 @@ def free_port() -> int:
 
 @contextmanager
 def running(folder: Path, *command: str | None) -> Iterator[subprocess.Popen[bytes]]:
-    """A program that is stopped at the end; its log is in the folder."""
+    """A program that is stopped at the end, and must have run until then; its log is in the folder."""
     words = [word for word in command if word]
-    with (folder / f"{Path(words[0]).name}.log").open("wb") as log:
-        process = subprocess.Popen(words, cwd=folder, stdout=log, stderr=log)
+    log = folder / f"{Path(words[0]).name}.log"
+    with log.open("wb") as written:
+        process = subprocess.Popen(words, cwd=folder, stdout=written, stderr=written)
         try:
             yield process
         finally:
+            ended = process.poll()
             process.terminate()
             process.wait(20)
+            assert ended is None, log.read_text()[-2000:]
 
 
 def rules(fires: bool) -> str:
@@ -58,49 +65,38 @@ def rules(fires: bool) -> str:
     return yaml.safe_dump({"groups": [{"name": "g", "interval": "1s", "rules": [rule]}]})
 
 
+def pasted(name: str, api: str, key: str) -> Any:
+    """The configuration that docs/connectors.md shows for a sender, as a user fills it in."""
+    address = urlsplit(api)
+    (block,) = re.findall(r"```yaml\n(.*?)```", registry.load(name).setup, re.DOTALL)
+    filled = block.replace("https://<host>", api).replace("scheme: https", f"scheme: {address.scheme}")
+    for placeholder, value in {"name": address.netloc, "base": address.path, "key": key, "team": "team"}.items():
+        filled = filled.replace(f"<{placeholder}>", value)
+    return yaml.safe_load(filled)
+
+
 def write_configuration(folder: Path, api: str, key: str, relay: int) -> None:
     """Prometheus posts to Tocsin and to an Alertmanager that relays by webhook, PagerDuty, Opsgenie and VictorOps."""
-    address = urlsplit(api)
-    (folder / "key").write_text(key)
     (folder / "rules.yml").write_text(rules(fires=True))
-    direct = {
-        "scheme": address.scheme,
-        "path_prefix": f"{address.path}/alertmanager",
-        "authorization": {"credentials": key},
-        "static_configs": [{"targets": [address.netloc]}],
-    }
-    relayed = {"static_configs": [{"targets": [f"127.0.0.1:{relay}"]}]}
-    prometheus = {
-        "global": {"evaluation_interval": "1s"},
-        "rule_files": ["rules.yml"],
-        "alerting": {"alertmanagers": [direct, relayed]},
-    }
+    prometheus: dict[str, Any] = {"global": {"evaluation_interval": "1s"}, "rule_files": ["rules.yml"]}
+    prometheus |= pasted("alertmanager_api", api, key)
+    prometheus["alerting"]["alertmanagers"].append({"static_configs": [{"targets": [f"127.0.0.1:{relay}"]}]})
     (folder / "prometheus.yml").write_text(yaml.safe_dump(prometheus))
-    webhook = {"url": f"{api}/v1/alertmanager/webhook", "http_config": {"authorization": {"credentials": key}}}
-    receiver = {
-        "name": "tocsin",
-        "webhook_configs": [{**webhook, "send_resolved": True}],
-        "pagerduty_configs": [{"url": f"{api}/v2/enqueue", "routing_key": key}],
-        "opsgenie_configs": [{"api_url": f"{api}/", "api_key": key}],
-        "victorops_configs": [
-            {
-                "api_url": f"{api}/integrations/generic/20131114/alert/",
-                "api_key": key,
-                "routing_key": "team",
-            }
-        ],
-    }
-    route = {"receiver": "tocsin", "group_wait": "1s", "group_interval": "1s", "group_by": ["alertname"]}
+    receiver: dict[str, Any] = {}
+    for name in ("alertmanager_webhook", "pagerduty", "opsgenie", "victorops"):
+        (one,) = pasted(name, api, key)["receivers"]
+        receiver |= one
+    route = {"receiver": receiver["name"], "group_wait": "1s", "group_interval": "1s", "group_by": ["alertname"]}
     (folder / "alertmanager.yml").write_text(yaml.safe_dump({"route": route, "receivers": [receiver]}))
 
 
-def test_one_alert_of_prometheus_and_four_receivers_is_one_incident(deployed: Deployed, tmp_path: Path) -> None:
-    _, key = deployed.new_project()
+def test_one_alert_of_prometheus_and_four_receivers_is_one_incident_and_one_resolve(
+    deployed: Deployed, tmp_path: Path
+) -> None:
+    project, key = deployed.new_project()
+    deployed.made("/v1/channels", {"name": "team mail", "kind": "email", "to": ["oncall@example.com"]}, key)
     relay, own = free_port(), free_port()
     write_configuration(tmp_path, deployed.contract["api_url"], key, relay)
-
-    def sources() -> set[str]:
-        return {event["source"] for event in deployed.get("/v1/events?limit=100", key)["items"]}
 
     with (
         running(
@@ -120,19 +116,11 @@ def test_one_alert_of_prometheus_and_four_receivers_is_one_incident(deployed: De
             f"--web.listen-address=127.0.0.1:{own}",
         ) as prometheus,
     ):
-        wanted = {"prometheus", "alertmanager"}
-        eventually(lambda: sources() >= wanted and len(sources()) >= 5, within_s=60.0, every_s=0.5)
-        items = deployed.get("/v1/incidents", key)["items"]
-        assert [one["status"] for one in items] == ["open"]
-
+        eventually(lambda: told_by_all_five(deployed, key, "firing"), within_s=60.0, every_s=0.5)
         (tmp_path / "rules.yml").write_text(rules(fires=False))
         prometheus.send_signal(signal.SIGHUP)
-
-        def resolved() -> Any:
-            found = deployed.get("/v1/incidents", key)["items"]
-            return found if all(one["status"] == "resolved" for one in found) else None
-
-        assert len(eventually(resolved, within_s=60.0, every_s=0.5)) == 1
+        eventually(lambda: told_by_all_five(deployed, key, "resolved"), within_s=60.0, every_s=0.5)
+    assert transitions(deployed, project, key) == (["opened", "resolved"], ["opened", "resolved"])
 
 
 def test_amtool_sets_lists_and_ends_silences(deployed: Deployed, tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
-"""Make the Python environments from lock files only: the two that every command needs, and one for a benchmark.
+"""Make the Python environments, from lock files only.
 
-`.local/venv` holds tools, tests and the run-time set; `.local/ministack` holds the emulator; `.local/bench` what
-`make bench-decisions` compares with. Both use one
-interpreter, because the emulator runs the functions with its own. Standard library only: nothing is installed
-yet when this runs. An environment whose lock file has not changed is left alone.
+Every command needs two: `.local/venv` holds tools, tests and the run-time set, `.local/ministack` the emulator. Both
+use one interpreter, because the emulator runs the functions with its own. The others are made when they are asked for:
+what `make bench-decisions` compares with, and clients of other systems, which tests/stack/test_clients.py makes itself.
+Standard library only: nothing is installed yet when this runs.
+An environment whose lock file has not changed is left alone.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 LOCAL = ROOT / ".local"
 ENVIRONMENTS = {"venv": "dev.txt", "ministack": "emulator.txt"}
-#: Made only when it is named on the command line.
-EXTRA = {"bench": "bench.txt"}
+CLIENTS = {"clients": "clients.txt", "langfuse2": "langfuse2.txt"}
+EXTRA = {"bench": "bench.txt", **CLIENTS}
 
 
 def _stamp(lock: Path) -> str:
@@ -48,7 +49,7 @@ def _uv() -> Path:
 
 def ensure(name: str) -> bool:
     """Bring environment `name` in line with its lock file; True when something had to be installed."""
-    lock, home = ROOT / "requirements" / {**ENVIRONMENTS, **EXTRA}[name], LOCAL / name
+    lock, home = ROOT / "requirements" / (ENVIRONMENTS | EXTRA)[name], LOCAL / name
     stamp = home / "stamp"
     if stamp.exists() and stamp.read_text() == _stamp(lock):
         return False

@@ -20,8 +20,13 @@ from tocsin.kernel import clock
 from tocsin.kernel.errors import Detail, Refusal, Retry
 from tocsin.kernel.ids import base32_digest, length_prefixed
 
-#: Counters of a day. `bytes` are those of events as stored before compression; calls through the engine cost 1e-12 USD.
-METERS: Final = ("events", "bytes", "llm_tokens", "calls", "call_cost_pusd")
+#: What storing events counts: `bytes` before compression, `llm_tokens` those that events tell of.
+STORED: Final = ("events", "bytes", "llm_tokens")
+#: Counters of a day; calls through the engine cost 1e-12 USD.
+METERS: Final = (*STORED, "calls", "call_cost_pusd")
+#: Metrics of an event that count tokens, named as OpenTelemetry's GenAI conventions do, and the most that is believed.
+_TOKENS: Final = ("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens")
+_MAX_TOKENS: Final = 10**9
 MAX_AMOUNT: Final = 2**53 - 1
 #: Longest range that one answer covers, in days.
 MAX_DAYS: Final = 92
@@ -45,6 +50,13 @@ def day_start(day: str) -> int:
     if not _DAY.fullmatch(day):
         raise ValueError("a day is yyyymmdd")
     return clock.parse_rfc3339(f"{day[:4]}-{day[4:6]}-{day[6:]}T00:00:00Z")
+
+
+def llm_tokens(event: Mapping[str, Any]) -> int:
+    """Tokens of language models that an event tells of, whoever sent it; cached input is part of the input. A value
+    below 0 or above 10⁹ counts as none."""
+    metrics = event.get("metrics") or {}
+    return sum(int(metrics[name]) for name in _TOKENS if 0 < metrics.get(name, 0) <= _MAX_TOKENS)
 
 
 def report(store: UsageStore, project: str, first_ms: int, last_ms: int) -> dict[str, Any]:

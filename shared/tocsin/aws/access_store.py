@@ -7,9 +7,10 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from tocsin.access.approvals import Approval
+from tocsin.access.usage import STORED
 from tocsin.aws import evidence, keys
 from tocsin.aws.key_store import APPROVAL_LIFE, put_versioned
-from tocsin.aws.ledger import METERS, used_of
+from tocsin.aws.ledger import used_of
 from tocsin.aws.table import Table, Update
 from tocsin.kernel import clock
 from tocsin.kernel.envelope import pack, unpack
@@ -91,7 +92,7 @@ class DynamoUsage:
         day, *counted = used_of(self._table.get(keys.log_head(project)) or {})
         if first <= day <= last:
             row = found.setdefault(day, {})
-            row |= {name: row.get(name, 0) + value for name, value in zip(METERS, counted, strict=True)}
+            row |= {name: row.get(name, 0) + value for name, value in zip(STORED, counted, strict=True)}
         return sorted(found.items())
 
     def exported(self, project: str, day: str, meter: str) -> bool:

@@ -5,7 +5,7 @@ Labels and names are texts of people, so every row is sealed with its project's 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Final
 
@@ -78,6 +78,10 @@ class DynamoAlerts:
                 )
             except ConditionFailed:
                 continue  # a later post of the same alert was faster
+
+    def get(self, project: str, fingerprints: Collection[str]) -> Sequence[Alert]:
+        rows = self._table.batch_get([keys.Key(keys.kept_alerts(project), one) for one in fingerprints])
+        return [self._alert(project, row) for row in rows.values()]
 
     def all(self, project: str) -> Sequence[Alert]:
         return [self._alert(project, row) for row in self._table.query(keys.kept_alerts(project))]

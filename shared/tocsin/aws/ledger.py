@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
+from tocsin.access.usage import STORED, llm_tokens
 from tocsin.aws import evidence, keys, segments
 from tocsin.aws.bucket import Bucket
 from tocsin.aws.keys import Key
@@ -39,11 +40,6 @@ from tocsin.signals.ports import (
 
 #: Segments up to this size stay inside their log row.
 INLINE_BYTES: Final = 4_096
-#: Metrics of an event that are counted as LLM tokens, and the most that one of them is believed.
-TOKEN_METRICS: Final = ("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens")
-MAX_TOKENS: Final = 10**9
-#: What the head of a log counts for its day, in this order.
-METERS: Final = ("events", "bytes", "llm_tokens")
 FOLD_EVERY: Final = 128
 #: A quiet project is folded by age, long before its log rows leave by retention.
 FOLD_AFTER_MS: Final = 12 * clock.HOUR
@@ -107,12 +103,6 @@ def used_of(head: Row) -> tuple[str, int, int, int]:
     """(yyyymmdd, events, bytes, LLM tokens) of the day that a log head counts."""
     day, events, size, *tokens = head.get("used") or ("", 0, 0)
     return str(day), int(events), int(size), int(tokens[0]) if tokens else 0
-
-
-def llm_tokens(event: Mapping[str, Any]) -> int:
-    """Tokens that an event says a model took and gave, by the names of OpenTelemetry; values out of reach count 0."""
-    said = (event.get("metrics", {}).get(name, 0) for name in TOKEN_METRICS)
-    return sum(int(value) for value in said if 0 <= value <= MAX_TOKENS)
 
 
 def segment_object(project: str, at: int, body: bytes) -> str:
@@ -242,7 +232,7 @@ class DynamoLedger:
             self._table.put_write(keys.log_row(project, n), row | {"exp": expiry}),
         ]
         if today > day > "":  # the head held the day before, which is over
-            closed = Update(keys.usage(project, day), add=dict(zip(METERS, used, strict=True)))
+            closed = Update(keys.usage(project, day), add=dict(zip(STORED, used, strict=True)))
             writes.append(self._table.update_write(closed))
         if commit.head.n == 0:
             writes.append(self._table.put_write(keys.known_project(project), {"at": commit.at}))

@@ -20,6 +20,8 @@ from tocsin.kernel.strict_json import shown
 
 #: Lease of an alert that names no end: Alertmanager's resolve_timeout.
 RESOLVE_TIMEOUT: Final = 5 * clock.MINUTE
+#: So long after an alert ended, a relay that tells no times may still say that it fires.
+RELAY_LAG: Final = 5 * clock.MINUTE
 RECEIVER: Final = "tocsin"
 VERSION: Final = "0.27.0"
 _ZERO_YEAR: Final = "0001-01-01T00:00:00"

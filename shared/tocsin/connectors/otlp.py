@@ -5,7 +5,7 @@ resource and its scope beside it, and attributes as plain objects ({"service.nam
 typed pairs. Bytes stay {"bytesValue": base64}; a key that comes twice gets its place as suffix; nothing is lost.
 
 GenAI semantic conventions (opentelemetry.io/docs/specs/semconv/gen-ai, development status; the names before 1.37
-are read too): a span of a call to a model becomes a usage record besides.
+are read too): a span of a call of a model is an event of its own kind, whose metrics tell the tokens.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _PARTS: Final[Mapping[str, tuple[str, str, str, str]]] = {
 _METRIC_KINDS: Final = ("gauge", "sum", "histogram", "exponentialHistogram", "summary")
 _KINDS: Final = ("unspecified", "internal", "server", "client", "producer", "consumer")
 _MAX_METRICS: Final = 50
+_OF_A_MODEL: Final = ("gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.system")
 Document = tuple[Any, Mapping[str, Any]]
 
 
@@ -156,6 +157,17 @@ def _span_facts(span: dict[str, Any]) -> dict[str, Any]:
     return facts
 
 
+def _names_a_model(span: Mapping[str, Any]) -> bool:
+    """Whether a span is of a call of a model: the conventions ask for the operation's name and the provider's, and
+    Langfuse's SDKs say so in a word of their own.
+    """
+    held = span.get("attributes")
+    return isinstance(held, dict) and (
+        held.get("langfuse.observation.type") in ("generation", "embedding")
+        or any(isinstance(held.get(name), str) for name in _OF_A_MODEL)
+    )
+
+
 def _metric_documents(request: Any) -> list[Document]:
     groups: dict[bytes, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
     order: list[bytes] = []
@@ -232,50 +244,6 @@ def _values(entries: list[dict[str, Any]]) -> dict[str, int | float]:
         if count and total is not None:
             made.setdefault(f"{name}.mean", total / count)
     return made
-
-
-# --- calls of language models -------------------------------------------------------------------------------
-
-#: Field of a usage record → attributes it is read from, the current name first.
-_USAGE: Final[Mapping[str, tuple[str, ...]]] = {
-    "operation": ("gen_ai.operation.name",),
-    "provider": ("gen_ai.provider.name", "gen_ai.system"),
-    "request_model": ("gen_ai.request.model",),
-    "response_model": ("gen_ai.response.model",),
-    "input_tokens": ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens"),
-    "output_tokens": ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens"),
-    "cached_input_tokens": ("gen_ai.usage.cache_read.input_tokens", "gen_ai.usage.cached_input_tokens"),
-    "error": ("error.type",),
-    "conversation": ("gen_ai.conversation.id",),
-}
-
-
-def _names_a_model(span: Mapping[str, Any]) -> bool:
-    """Whether a span is of a call of a model: the conventions ask for the operation's name and the provider's."""
-    held = span.get("attributes")
-    return isinstance(held, dict) and any(
-        isinstance(held.get(name), str) for name in ("gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.system")
-    )
-
-
-def usage(document: Any, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The usage record of a document that is a span of a call to a model; empty for everything else."""
-    span = document.get("span") if isinstance(document, dict) else None
-    if not isinstance(span, dict) or not _names_a_model(span):
-        return []
-    held = span["attributes"]
-    record: dict[str, Any] = {}
-    for field, names in _USAGE.items():
-        value = next((held[name] for name in names if held.get(name) not in (None, "")), None)
-        wanted = int if field.endswith("tokens") else str
-        if type(value) is wanted:
-            record[field] = value
-    if "duration_ms" in facts:
-        record["duration_ms"] = facts["duration_ms"]
-    for name in ("traceId", "spanId"):
-        if isinstance(span.get(name), str):
-            record[{"traceId": "trace_id", "spanId": "span_id"}[name]] = span[name]
-    return [record]
 
 
 # --- answers ------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from tocsin.connectors.alerts import Alert
@@ -29,6 +29,9 @@ class AlertStore(Protocol):
 
     def put(self, project: str, alerts: Iterable[Alert]) -> None:
         """Keep alerts under their fingerprints, each merged with the one that is there (alerts.merged)."""
+
+    def get(self, project: str, fingerprints: Collection[str]) -> Sequence[Alert]:
+        """Those of some alerts that are kept. Raises Retry."""
 
     def all(self, project: str) -> Sequence[Alert]:
         """Every alert that is kept, ended ones included for a while. Raises Retry."""

@@ -7,7 +7,7 @@ when that can help, and never told that something was taken which was not.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
@@ -23,6 +23,8 @@ from tocsin.kernel.http import Answer, Request
 from tocsin.signals import events
 from tocsin.signals.intake import MAX_ITEMS, Principal
 
+#: What the dedup_key of an alert of the Prometheus family begins with; its fingerprint follows.
+_ALERT: Final = "alertmanager:"
 #: Styles whose key may stand in the body, which has to be read first.
 _IN_BODY: Final = frozenset({"routing-key", "dsn"})
 
@@ -35,6 +37,16 @@ class Door(Protocol):
 
     def by_signature(self, key_id: str, request: Request) -> Principal:
         """The caller whose signing secret made Sentry's signature of a body (Sentry-Hook-Signature)."""
+
+
+class Signer(Protocol):
+    """Port: what Amazon SNS signs, as connectors.sns.Signatures."""
+
+    def check(self, message: Any) -> None:
+        """Raises Refusal for a message that is not SNS's, and Retry."""
+
+    def confirm(self, message: Mapping[str, Any]) -> bool:
+        """Accept the subscription that a message asks for, if it does."""
 
 
 class Taker(Protocol):
@@ -53,7 +65,8 @@ def _read(item: Item) -> events.Event:
 
 class Reception:
     """Receives requests for all connectors. Without a memory of names (`names`), what is said under a group's name
-    counts for the group; without `alerts`, the Alertmanager API has nothing to list.
+    counts for the group; without `alerts`, the Alertmanager API has nothing to list; without `sns`, signatures of SNS
+    are not looked at.
     """
 
     def __init__(
@@ -63,18 +76,22 @@ class Reception:
         *,
         names: Names | None = None,
         alerts: AlertStore | None = None,
+        sns: Signer | None = None,
         now: Callable[[], int] = clock.now_ms,
     ) -> None:
         self._intake, self._door = intake, door
-        self._names, self._alerts, self._now = names, alerts, now
+        self._names, self._alerts, self._sns, self._now = names, alerts, sns, now
 
     def receive(self, call: Call, request: Request) -> Answer:
         """The answer to one request, in its sender's dialect."""
         made: Translation | None = None
         try:
-            made, principal = self._translated(call, request)
+            body, principal = self._authenticated(call, request)
+            made = self._translate(call, request, body, principal)
             refused, taken = self._take(made, principal, request.trace_id)
             self._remember(made, principal.project)
+            if call.connector.signed and self._sns is not None and not refused:
+                self._sns.confirm(body.head)
         except Refusal as refusal:
             refused, taken = [refusal], 0
         except Retry as retry:
@@ -107,19 +124,40 @@ class Reception:
             self.hear("alertmanager_api", document, principal, trace_id)
         return len(ended)
 
-    def _translated(self, call: Call, request: Request) -> tuple[Translation, Principal]:
+    def _authenticated(self, call: Call, request: Request) -> tuple[translate.Body, Principal]:
+        """What was sent, and who sent it."""
         style = call.connector.auth
         body = translate.read(call, request) if style in _IN_BODY else None
         if style == "sentry-signature":
             principal = self._door.by_signature(call.params["key_id"], request)
         else:
             principal = self._door.by_key(credentials.with_key(call, request, body.head if body else None))
-        return self._translate(call, request, body or translate.read(call, request), principal), principal
+        body = body or translate.read(call, request)
+        if call.connector.signed and self._sns is not None:
+            self._sns.check(body.head)
+        return body, principal
 
     def _translate(self, call: Call, request: Request, body: translate.Body, principal: Principal) -> Translation:
         names = self._names
         recall = partial(names.recall, principal.project) if names is not None else translate.nothing_known
-        return translate.translate(call, request, body, now=self._now(), recall=recall)
+        made = translate.translate(call, request, body, now=self._now(), recall=recall)
+        if self._alerts is not None:
+            self._date(self._alerts, made, principal.project)
+        return made
+
+    def _date(self, alerts: AlertStore, made: Translation, project: str) -> None:
+        """Give firing alerts that are told of without a time their start, where Prometheus itself said that they ended
+        a moment ago: the relay was overtaken, and nothing fires anew.
+        """
+        undated: dict[str, list[events.Event]] = {}
+        for event in made.events:
+            key = event.get("dedup_key", "")
+            if event["status"] == "firing" and "occurred_at" not in event and key.startswith(_ALERT):
+                undated.setdefault(key.removeprefix(_ALERT), []).append(event)
+        for alert in alerts.get(project, undated) if undated else ():
+            if 0 <= self._now() - alert.ends_at < leases.RELAY_LAG:
+                for event in undated[alert.fingerprint]:
+                    event["occurred_at"] = clock.rfc3339(alert.starts_at)
 
     def _take(self, made: Translation, principal: Principal, trace_id: str) -> tuple[list[Refusal], int]:
         """(refusals, how many were taken or known), a message's worth of events at a time."""
@@ -144,10 +182,23 @@ class Reception:
 
 
 @dataclass(frozen=True, slots=True)
-class _Itself:
-    """Stands in for a sender when the end of a lease is told."""
+class Itself:
+    """Stands in for a sender where the deployment itself tells something to a project."""
 
     project: str
+
+
+def hear_account(reception: Reception, project: str, document: Any) -> int:
+    """Take an event of the account's own bus for the operator's project: how many events it made.
+
+    Raises Refusal for what is refused, so that it comes to lie among the dead letters, and Retry.
+    """
+    if not project:
+        raise Retry("no project is the operator's yet", 60.0)
+    refused, taken = reception.hear("aws_eventbridge", document, Itself(project), secrets.token_hex(16))
+    if refused:
+        raise refused[0]
+    return taken
 
 
 def lapse_all(reception: Reception, leased: Leased, now: int) -> int:
@@ -155,7 +206,7 @@ def lapse_all(reception: Reception, leased: Leased, now: int) -> int:
     ended = 0
     for project, since in leased.since():
         try:
-            ended += reception.lapse(_Itself(project), since, secrets.token_hex(16))
+            ended += reception.lapse(Itself(project), since, secrets.token_hex(16))
         except Refusal:  # the project was deleted, and its alerts cannot be opened any more
             continue
         leased.done(project, now)

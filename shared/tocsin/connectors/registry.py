@@ -29,14 +29,29 @@ ANSWERS: Final = frozenset(("taken", "partial", "refused", "unauthorized", "too_
 _KEYS: Final = frozenset(
     (
         *("title", "about", "sources", "setup", "auth", "media", "reader", "route", "answer", "retry", "state"),
-        *("require", "drop", "reply", "event", "alerts", "each", "documents", "keys", "empty", "unpack"),
+        *(
+            "require",
+            "drop",
+            "reply",
+            "event",
+            "alerts",
+            "each",
+            "documents",
+            "keys",
+            "empty",
+            "unpack",
+            "signed",
+            "headers",
+        ),
     )
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One address of a connector. Path parts in braces are given to the mapping as @.path.<name>."""
+    """One address of a connector. Path parts in braces are given to the mapping as @.path.<name>; `{name+}` may hold
+    slashes, which some gateways decode.
+    """
 
     method: str
     path: str
@@ -45,8 +60,8 @@ class Route:
     def match(self, path: str) -> Mapping[str, str] | None:
         """The values of the parts in braces when `path` is this route's, or None."""
         pattern = "".join(
-            f"(?P<{part[1:-1]}>[^/]{{1,512}})" if part.startswith("{") else re.escape(part)
-            for part in re.split(r"(\{[a-z_]+\})", self.path)
+            f"(?P<{part.strip('{+}')}>{'.' if '+' in part else '[^/]'}{{1,512}})" if part[0] == "{" else re.escape(part)
+            for part in re.split(r"(\{[a-z_]+\+?\})", self.path)
             if part
         )
         found = re.fullmatch(pattern, path)
@@ -55,11 +70,12 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer as data: status, and a body whose texts are filled in."""
+    """An answer as data: status, and a body and headers whose texts are filled in."""
 
     status: int
     body: Any = None
     media: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +104,8 @@ class Connector:
     #: Path of an array in the body that holds the documents, and limits of reading that differ.
     documents: template.Path | None = None
     keys: int = 256
+    #: Who must have signed each message, besides the key: `sns` or nobody.
+    signed: str = ""
     #: Whether a body may be empty, and whether a name is made for each request (@.receipt).
     empty: bool = False
     receipt: bool = False
@@ -102,14 +120,15 @@ class Call:
     params: Mapping[str, str]
 
 
-def _answers(table: Mapping[str, Any], where: str) -> dict[str, Reply]:
+def _answers(table: Mapping[str, Any], always: Mapping[str, str], where: str) -> dict[str, Reply]:
     made = {}
     for name, one in table.items():
         if name not in ANSWERS:
             raise MappingError(f"{where}.{name}", "no kind of answer", f"use one of {', '.join(sorted(ANSWERS))}")
         if not isinstance(one.get("status"), int):
             raise MappingError(f"{where}.{name}.status", "required", "write the HTTP status")
-        made[name] = Reply(one["status"], one.get("body"), one.get("media", "application/json"))
+        headers = {**always, **one.get("headers", {})}
+        made[name] = Reply(one["status"], one.get("body"), one.get("media", "application/json"), headers)
     for name in ("taken", "refused"):
         if name not in made:
             raise MappingError(f"{where}.{name}", "required", "say how the sender is answered")
@@ -131,6 +150,8 @@ def parse(name: str, text: str, shared: Mapping[str, Mapping[str, Any]]) -> Conn
             raise MappingError(f"{where}: {key}", "required", "add it")
     if table["auth"] not in AUTHENTICATION:
         raise MappingError(f"{where}: auth", "unknown style", f"use one of {', '.join(AUTHENTICATION)}")
+    if table.get("signed", "sns") != "sns":
+        raise MappingError(f"{where}: signed", "unknown signer", "use sns")
     reader = table.get("reader", "json")
     if reader not in READERS:
         raise MappingError(f"{where}: reader", "unknown reader", f"use one of {', '.join(sorted(READERS))}")
@@ -151,7 +172,7 @@ def parse(name: str, text: str, shared: Mapping[str, Mapping[str, Any]]) -> Conn
         routes=routes,
         media=tuple(table.get("media", ("application/json",))),
         reader=reader,
-        answers=_answers(table["answer"], f"{where}: answer"),
+        answers=_answers(table["answer"], table.get("headers", {}), f"{where}: answer"),
         retry=table["retry"],
         state=table["state"],
         rules=rules,
@@ -162,6 +183,7 @@ def parse(name: str, text: str, shared: Mapping[str, Mapping[str, Any]]) -> Conn
         unpack=tuple(template.parse_path(path, f"{where}: unpack")[1] for path in table.get("unpack", ())),
         documents=template.parse_path(table["documents"], f"{where}: documents")[1] if "documents" in table else None,
         keys=table.get("keys", 256),
+        signed=table.get("signed", ""),
         empty=table.get("empty", False),
         receipt="@.receipt" in text,
     )

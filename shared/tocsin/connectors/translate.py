@@ -60,13 +60,12 @@ class Item:
 @dataclass(slots=True)
 class Translation:
     """What a request says. `groups` is to be remembered once its events were taken, `alerts` to be kept for the
-    Alertmanager API, `usage` are calls of language models in OpenTelemetry's gen_ai words. `reply` is for the answer.
+    Alertmanager API. `reply` is for the answer.
     """
 
     items: list[Item] = field(default_factory=list)
     groups: dict[str, list[Known]] = field(default_factory=dict)
     alerts: list[Alert] = field(default_factory=list)
-    usage: list[dict[str, Any]] = field(default_factory=list)
     reply: dict[str, Any] = field(default_factory=dict)
     protobuf: bool = False
 
@@ -270,8 +269,6 @@ def _document(
         if value is not None:
             made.reply.setdefault(name, value)
     _apply(rule, scope, index, now, recall, made, prefix)
-    if connector.reader == "otlp-traces":
-        made.usage += otlp.usage(document, frame)
 
 
 def _apply(
@@ -338,8 +335,11 @@ def answer(call: Call, made: Translation | None, refused: Sequence[Refusal], tak
     if chosen is None:
         plain = answers["refused"]
         # The dialect has no answer of its own for this: the body of its refusals under the plain status
-        chosen = Reply(status or plain.status, plain.body, plain.media)
+        chosen = Reply(status or plain.status, plain.body, plain.media, plain.headers)
     errors = _errors(refused)
+    headers = dict(refused[0].headers) if refused and not taken else {}
+    if kind == "busy":
+        headers.setdefault("Retry-After", "2")
     frame = {
         **(made.reply if made is not None else {}),
         "errors": errors,
@@ -351,13 +351,13 @@ def answer(call: Call, made: Translation | None, refused: Sequence[Refusal], tak
         "taken": taken,
         "trace_id": trace_id,
         "items": _items(made),
+        "retry_after": headers.get("Retry-After"),
     }
-    headers = dict(refused[0].headers) if refused and not taken else {}
-    if kind == "busy":
-        headers.setdefault("Retry-After", "2")
     if made is not None and made.protobuf:
         return otlp.protobuf_answer(chosen.status, kind, len(refused), frame["error"], headers)
-    content = template.fill(chosen.body, template.Scope(frame, frame, frame))
+    scope = template.Scope(frame, frame, frame)
+    headers |= {name: str(template.fill(text, scope)) for name, text in chosen.headers.items()}
+    content = template.fill(chosen.body, scope)
     text = "" if content is None else canonical_json(content).decode()
     return Answer(status=chosen.status, headers=headers, raw=(text, chosen.media))
 

@@ -231,7 +231,7 @@ class Deadlined:
         return io.BufferedReader(_Reader(self))
 
     def close(self) -> None:
-        """Does nothing: http.client closes once the headers are read, `post` closes after the body."""
+        """Does nothing: http.client closes once the headers are read, `_exchange` closes after the body."""
 
 
 @lru_cache(maxsize=1)
@@ -254,6 +254,23 @@ def post(
     Raises Retry when no complete answer came: refused or slow connection, bad certificate, broken HTTP, time
     used up. Raises ValueError for header names or values that HTTP cannot carry.
     """
+    return _exchange("POST", target, body, headers, timeouts, connect, tls)
+
+
+def get(target: Target, timeouts: Timeouts = Timeouts()) -> Response:
+    """GET a checked target; otherwise as `post`."""
+    return _exchange("GET", target, None, {}, timeouts, connect_tcp, None)
+
+
+def _exchange(
+    method: str,
+    target: Target,
+    body: bytes | None,
+    headers: Mapping[str, str],
+    timeouts: Timeouts,
+    connect: Connect,
+    tls: ssl.SSLContext | None,
+) -> Response:
     start = time.monotonic()
     deadline = start + timeouts.total_s
     connection = http.client.HTTPConnection(target.host, target.port)
@@ -266,7 +283,7 @@ def post(
                 sock.settimeout(max(0.001, start + timeouts.connect_s - time.monotonic()))
                 sock = (tls or default_tls()).wrap_socket(sock, server_hostname=target.host)
             connection.sock = Deadlined(sock, deadline)
-            connection.request("POST", target.path, body, {**headers, "Connection": "close"})
+            connection.request(method, target.path, body, {**headers, "Connection": "close"})
             answer = connection.getresponse()
             try:
                 data = answer.read(MAX_BODY_BYTES)

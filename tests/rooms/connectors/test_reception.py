@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,6 +102,9 @@ class Alerts:
         for alert in alerts:
             old = self.world.alerts.get(alert.fingerprint)
             self.world.alerts[alert.fingerprint] = merged(old, alert, self.world.now)
+
+    def get(self, project: str, fingerprints: Collection[str]) -> Sequence[Alert]:
+        return [alert for name, alert in self.world.alerts.items() if name in fingerprints]
 
     def all(self, project: str) -> Sequence[Alert]:
         return list(self.world.alerts.values())
@@ -319,3 +322,24 @@ def test_the_rest_of_the_api() -> None:
     assert world.ask("GET", "receivers") == (200, [{"name": "tocsin"}])
     assert world.ask("GET", "status")[1]["versionInfo"]["version"]
     assert world.ask("GET", "alerts", filter="(")[0] == 400
+
+
+@pytest.mark.parametrize("relay", ["pagerduty", "opsgenie", "victorops"])
+def test_a_relay_that_prometheus_overtook_fires_nothing_anew(relay: str) -> None:
+    world = World()
+    for case in ("firing", "resolved_one", "resolved"):
+        world.receive(sample("alertmanager_api", case))
+    ends = {alert.fingerprint: alert.ends_at for alert in world.alerts.values()}
+    starts = {alert.fingerprint: alert.starts_at for alert in world.alerts.values()}
+
+    def relayed(after_ms: int) -> list[dict[str, Any]]:
+        world.queued.clear()
+        late = {"now": clock.rfc3339(max(ends.values()) + after_ms)}
+        assert world.receive({**sample(relay, "alertmanager_firing"), **late}).status in (200, 202)
+        return world.queued
+
+    for event in relayed(20 * clock.SECOND):
+        assert event["occurred_at"] == clock.rfc3339(starts[event["dedup_key"].removeprefix("alertmanager:")])
+        assert clock.parse_rfc3339(event["occurred_at"]) < ends[event["dedup_key"].removeprefix("alertmanager:")]
+    for event in relayed(clock.HOUR):  # by then it fires again
+        assert event.get("occurred_at", event["received_at"]) == event["received_at"]

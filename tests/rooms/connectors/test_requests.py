@@ -64,7 +64,6 @@ def test_addresses_are_each_one_connectors() -> None:
         ("GET", "/v2/enqueue"),
         ("POST", "/v2/enqueue/"),
         ("POST", "/v2/alerts//close"),
-        ("POST", "/v2/alerts/a/b/close"),
         ("POST", "/api/1/envelopes/"),
         ("POST", ""),
     ],
@@ -73,8 +72,9 @@ def test_other_addresses_are_no_connectors(method: str, path: str) -> None:
     assert registry.find(method, path) is None
 
 
-def test_parts_of_a_path_are_decoded() -> None:
-    call = registry.find("POST", "/v2/alerts/a%2Fb%20c/close")
+@pytest.mark.parametrize("identifier", ["a%2Fb%20c", "a/b c"])
+def test_parts_of_a_path_are_decoded_whether_or_not_the_gateway_did(identifier: str) -> None:
+    call = registry.find("POST", f"/v2/alerts/{identifier}/close")
     assert call is not None
     assert call.params == {"identifier": "a/b c"}
 
@@ -203,6 +203,7 @@ STATUSES = {
     "aws_sns": (200, 400, 401, 503),
     "grafana": (200, 400, 401, 503),
     "langfuse": (207, 207, 401, 503),
+    "langfuse_scores": (202, 400, 401, 503),
     "opsgenie": (202, 422, 401, 429),
     "otlp_logs": (200, 400, 401, 503),
     "otlp_metrics": (200, 400, 401, 503),
@@ -224,6 +225,27 @@ def test_every_dialect_has_its_statuses(name: str) -> None:
     assert answers[3].headers["Retry-After"] == "3"
     assert answers[2].headers["WWW-Authenticate"] == "Bearer"
     assert all(answer.raw is not None for answer in answers)
+
+
+def test_sentry_sdks_are_told_how_long_to_keep_quiet_in_browsers_too() -> None:
+    call = call_of("sentry")
+    answer = translate.answer(call, None, [LIMITED], 0, trace_id="t")
+    assert (answer.status, answer.headers["X-Sentry-Rate-Limits"]) == (429, "9::organization")
+    for refused in ([], [BAD], [UNAUTHORIZED], [LIMITED], [LARGE]):
+        headers = translate.answer(call, None, refused, 0 if refused else 1, trace_id="t").headers
+        assert headers["Access-Control-Allow-Origin"] == "*"
+        assert "X-Sentry-Rate-Limits" in headers["Access-Control-Expose-Headers"]
+
+
+def test_langfuse_counts_scores_that_it_refused() -> None:
+    given_one = sample("langfuse_scores", "batch")
+    sent = send(given_one, body=[*given_one["body"], {"id": "s-3", "name": "no value"}])
+    refused = [item.refusal for item in sent.made.items if item.refusal]
+    answer = translate.answer(sent.call, sent.made, refused, 2, trace_id="t")
+    told = body_of(answer)
+    assert (answer.status, told["accepted"], told["rejected"]) == (207, 2, 1)
+    assert [error["id"] for error in told["errors"]] == ["s-3"]
+    assert all(isinstance(error["message"], str) for error in told["errors"])
 
 
 def test_pagerdutys_words() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.rooms.connectors.support import sample, send
+from tocsin.access.usage import llm_tokens
 from tocsin.connectors import otlp, protobuf, sentry
 from tocsin.kernel.errors import Refusal
 
@@ -151,25 +152,47 @@ def test_attributes_become_plain_and_lose_nothing() -> None:
     assert otlp.attributes([{"key": "a", "other": 1}]) == [{"key": "a", "other": 1}]
 
 
-def test_usage_of_a_model_from_a_real_exporter() -> None:
-    (record,) = send(sample("otlp_traces", "python_spans")).made.usage
-    assert record == {
-        "operation": "chat",
-        "provider": "openai",
-        "request_model": "gpt-4o",
-        "response_model": "gpt-4o-2024-08-06",
-        "input_tokens": 120,
-        "output_tokens": 48,
-        "duration_ms": record["duration_ms"],
-        "trace_id": record["trace_id"],
-        "span_id": record["span_id"],
-    }
+@pytest.mark.parametrize(
+    ("attributes", "told"),
+    [
+        (
+            {"gen_ai.system": "aws.bedrock", "gen_ai.usage.prompt_tokens": 3, "gen_ai.usage.completion_tokens": 4},
+            {"gen_ai.usage.input_tokens": 3, "gen_ai.usage.output_tokens": 4},
+        ),
+        (
+            {
+                "gen_ai.operation.name": "chat",
+                "gen_ai.usage.input_tokens": 30,
+                "gen_ai.usage.output_tokens": 4,
+                "gen_ai.usage.cache_read.input_tokens": 20,
+            },
+            {
+                "gen_ai.usage.input_tokens": 30,
+                "gen_ai.usage.output_tokens": 4,
+                "gen_ai.usage.cached_input_tokens": 20,
+            },
+        ),
+        (
+            {
+                "langfuse.observation.type": "generation",
+                "langfuse.observation.usage_details": '{"input": 3, "output": 5}',
+                "langfuse.observation.cost_details": '{"total": 0.25}',
+            },
+            {"gen_ai.usage.input_tokens": 3, "gen_ai.usage.output_tokens": 5, "cost_usd": 0.25},
+        ),
+    ],
+)
+def test_a_call_of_a_model_tells_its_tokens(attributes: dict[str, Any], told: dict[str, float]) -> None:
+    def value(one: Any) -> dict[str, Any]:
+        return {"intValue": str(one)} if isinstance(one, int) else {"stringValue": one}
 
-
-def test_older_names_of_the_conventions_are_read() -> None:
-    held = {"gen_ai.system": "aws.bedrock", "gen_ai.usage.prompt_tokens": 3, "gen_ai.usage.completion_tokens": 4}
-    (record,) = otlp.usage({"span": {"attributes": held}}, {})
-    assert record == {"provider": "aws.bedrock", "input_tokens": 3, "output_tokens": 4}
+    span = {"name": "complete", "traceId": "a" * 32, "spanId": "b" * 16}
+    span["attributes"] = [{"key": name, "value": value(one)} for name, one in attributes.items()]  # type: ignore[assignment]
+    body = {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
+    (event,) = send(sample("otlp_traces", "json"), body=body).made.events
+    assert event["type"].startswith("gen_ai.")
+    assert event["metrics"] == told
+    assert llm_tokens(event) == told["gen_ai.usage.input_tokens"] + told["gen_ai.usage.output_tokens"]
 
 
 def test_points_of_one_attribute_set_are_one_event_of_many_metrics() -> None:
