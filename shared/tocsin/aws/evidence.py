@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -147,6 +147,12 @@ def of_refusal(project: str, event_id: str, digest: bytes, reason: str, now: int
     return evidence_row(
         _entry("event.refused", project, now, "event:store", resource, refused, outcome="refused", name=name)
     )
+
+
+def of_decisions(project: str, batch_id: str, receipts: Sequence[Mapping[str, Any]], now: int) -> OutboxRow:
+    """Decisions that were made together, by the digest of their receipts in order."""
+    content = {"receipts": [dict(receipt) for receipt in receipts]}
+    return evidence_row(_entry("decision.made", project, now, "decision:make", ("decision", batch_id), content))
 
 
 def of_healing(record: Mapping[str, Any], now: int) -> OutboxRow:

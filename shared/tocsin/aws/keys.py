@@ -306,6 +306,16 @@ def relay_watermark() -> Key:
     return Key("sys#relay", "watermark")
 
 
+def decisions(project: str, batch_id: str) -> Key:
+    """Decisions that were made together."""
+    return Key(partition(project, "dec", batch_id), "d")
+
+
+def decided_health(project: str, digest_hex: str) -> Key:
+    """A health document that decisions were made by."""
+    return Key(partition(project, "hlt", digest_hex), "h")
+
+
 def known_project(project: str) -> Key:
     """Register of projects that ever committed an event, so that the supervisor can look after each."""
     return Key("sys#projects", project)

@@ -32,7 +32,9 @@ from tocsin.privacy.ports import Step
 #: requests come to be whenever a caller is refused, and leave by expiry.
 KEPT: Final = frozenset({"evidence", "journal", "limit"})
 #: Kinds of rows that are a project's history, whose expiry is their time plus the deployment's retention.
-HISTORY: Final = frozenset(("m", "c", "log", "refused", "inc", "members", "assigned", "timeline", "ntf", "ntfd", "wth"))
+HISTORY: Final = frozenset(
+    ("m", "c", "log", "refused", "inc", "members", "assigned", "timeline", "ntf", "ntfd", "wth", "dec")
+)
 #: Finished jobs and their receipts stay readable so long, in ms.
 JOB_LIFE: Final = 400 * clock.DAY
 #: Rows that are opened in one step when a pseudonym is looked for.

@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+
+class Decided(NamedTuple):
+    """A decision as it is kept: its receipt and its request, both as documents."""
+
+    receipt: Mapping[str, Any]
+    request: Mapping[str, Any]
+
+
+def decision_ids(batch_id: str, count: int) -> list[str]:
+    """What decisions that were made together are called: `dec_<uuid>` one alone, `dec_<uuid>-n<n>` the n-th of several,
+    from 0.
+    """
+    return [batch_id] if count == 1 else [f"{batch_id}-n{n}" for n in range(count)]
 
 
 class SnapshotStore(Protocol):
@@ -31,16 +45,18 @@ class Pointer(Protocol):
 
 
 class DecisionLog(Protocol):
-    """Receipts with the requests and health they were made of, for as long as certificates may be asked for."""
+    """Receipts of one project with the requests and health they were made of, for as long as certificates may be asked
+    for. Decisions that were asked for together are kept together; `decision_ids` names each.
+    """
 
-    def append(self, decision_id: str, receipt: Mapping[str, Any], request: Mapping[str, Any]) -> None: ...
-
-    def get(self, decision_id: str) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
-        """Receipt and request, or None."""
+    def append(self, batch_id: str, decided: Sequence[Decided]) -> None:
+        """Keep decisions, with their evidence. Refuses ERR_BATCH_TOO_LARGE more than can be kept together."""
         ...
 
+    def get(self, decision_id: str) -> Decided | None: ...
+
     def put_health(self, digest: str, health: Mapping[str, Any]) -> None:
-        """Keep a health document under its digest; again is harmless."""
+        """Keep a health document under its digest, at least as long as decisions by it; again is harmless."""
         ...
 
     def health(self, digest: str) -> Mapping[str, Any] | None: ...

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from tocsin.decisions.ports import Decided, decision_ids
 from tocsin.kernel.errors import Retry
 
 
@@ -46,3 +48,23 @@ class Cell:
             return False
         self.data, self.version = data, self.version + 1
         return True
+
+
+@dataclass
+class Log:
+    """Decisions of one project."""
+
+    kept: dict[str, Decided] = field(default_factory=dict)
+    healths: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def append(self, batch_id: str, decided: Sequence[Decided]) -> None:
+        self.kept |= dict(zip(decision_ids(batch_id, len(decided)), decided, strict=True))
+
+    def get(self, decision_id: str) -> Decided | None:
+        return self.kept.get(decision_id)
+
+    def put_health(self, digest: str, health: Mapping[str, Any]) -> None:
+        self.healths[digest] = health
+
+    def health(self, digest: str) -> Mapping[str, Any] | None:
+        return self.healths.get(digest)
