@@ -73,6 +73,8 @@ def test_each_decision_of_a_batch_has_its_own_name(log: Any) -> None:
     assert [log.get(name) for name in names[::33]] == [decided(n) for n in range(100)[::33]]
     assert log.get(BATCH) is None
     assert log.get(f"{BATCH}-n100") is None
+    assert dict(log.together(BATCH)) == {name: decided(n) for n, name in enumerate(names)}
+    assert not log.together(new_id("dec", NOW))
 
 
 def test_health_is_kept_under_its_digest_and_again_is_harmless(log: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from tocsin.access.principals import Principal
 from tocsin.api import models
-from tocsin.api.ports import ApiRooms, Page
+from tocsin.api.ports import ApiRooms, Front, Page
 from tocsin.kernel import cursor
 from tocsin.kernel.errors import Detail, Refusal
 from tocsin.kernel.http import Answer, Request
@@ -55,14 +55,12 @@ class Call:
             raise Refusal("ERR_SCHEMA", "If-Match is not a version.", [Detail("if-match", "etag", fix)])
         return int(match[1])
 
-    def listing(self, rooms: ApiRooms, what: Any, read: Callable[[Any, int], Page[Any]]) -> Answer:
+    def listing(self, rooms: Front, what: Any, read: Callable[[Any, int], Page[Any]]) -> Answer:
         """One page as an answer. `what` (JSON) is all that narrows the listing; a cursor fits no other."""
         items, meta = self.page(rooms, what, read)
         return Answer(data={"items": items}, meta=meta)
 
-    def page(
-        self, rooms: ApiRooms, what: Any, read: Callable[[Any, int], Page[Any]]
-    ) -> tuple[list[Any], dict[str, Any]]:
+    def page(self, rooms: Front, what: Any, read: Callable[[Any, int], Page[Any]]) -> tuple[list[Any], dict[str, Any]]:
         """Items and meta of one page. The limit may change from page to page; what is listed may not."""
         limit: int = self.query.get("limit", DEFAULT_LIMIT)
         query = [self.route.operation_id, self.id, what]

@@ -208,13 +208,24 @@ class PrivacyRooms:
     link: Callable[[str, int], str]
 
 
+class Front(Protocol):
+    """What every function that answers keyed routes has. `origin` is the one web origin that may call from a browser,
+    or None; `cursor_key` authenticates cursors (32 bytes).
+    """
+
+    @property
+    def access(self) -> Callable[[], AccessRooms]: ...
+
+    @property
+    def cursor_key(self) -> bytes: ...
+
+    @property
+    def origin(self) -> str | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class ApiRooms:
-    """Everything the keyed routes stand on. `access` and `privacy` are built on first use. `origin` is the one web
-    origin that may call from a browser, or None.
-
-    `cursor_key` authenticates cursors (32 bytes). `now` is Unix ms.
-    """
+    """Everything the keyed routes stand on. `access` and `privacy` are built on first use. `now` is Unix ms."""
 
     events: EventReader
     incidents: IncidentReader

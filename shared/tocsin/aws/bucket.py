@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from tocsin.aws.clients import attempt
 from tocsin.kernel.errors import Retry
 
@@ -19,6 +21,15 @@ class Bucket:
 
     def put(self, key: str, data: bytes) -> None:
         attempt(self._client.put_object, Bucket=self.name, Key=key, Body=data, ContentType="application/octet-stream")
+
+    def find(self, key: str) -> bytes | None:
+        """The object, or None when there is none. Who may not list the bucket is answered 403 instead of 404."""
+        try:
+            return self.get(key)
+        except ClientError as error:
+            if error.response["Error"].get("Code") in ("NoSuchKey", "404"):
+                return None
+            raise
 
     def get(self, key: str) -> bytes:
         body: bytes = attempt(self._client.get_object, Bucket=self.name, Key=key)["Body"].read()

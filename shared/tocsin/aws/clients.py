@@ -32,6 +32,13 @@ def client(service: str) -> Any:
 
 
 @cache
+def prompt(service: str) -> Any:
+    """A client that asks once and briefly: for a write that must take effect soon or never."""
+    once = Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 1})
+    return boto3.client(service, config=CONFIG.merge(once))  # type: ignore[call-overload]
+
+
+@cache
 def signer() -> Any:
     """An S3 client that makes links: those of the older signature cannot be limited to a region."""
     return boto3.client("s3", config=CONFIG.merge(Config(signature_version="s3v4")))

@@ -2,22 +2,152 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tocsin.aws import evidence, keys
+from tocsin.aws.bucket import Bucket
 from tocsin.aws.outbox import outbox_writes
 from tocsin.aws.rows import open_row, seal_row
-from tocsin.aws.table import Table, Write
-from tocsin.decisions.ports import Decided
+from tocsin.aws.table import ConditionFailed, Row, Table, Update, Write
+from tocsin.decisions.control import Breaker, Monitor, Watch
+from tocsin.decisions.ports import Decided, Deed, decision_ids
+from tocsin.decisions.routing import Health, health_of
 from tocsin.kernel import clock
-from tocsin.kernel.errors import Detail, Refusal
+from tocsin.kernel.envelope import pack, unpack
+from tocsin.kernel.errors import Detail, Refusal, Retry
 from tocsin.kernel.sealing import Sealer
 
 #: Sealed bytes of one row; DynamoDB takes 400 KB.
 MAX_ROW: Final = 350_000
+#: Bytes of registry objects that a process remembers; they never change.
+_REMEMBERED: Final = 32 * 1024 * 1024
 #: How often a health document that is still decided by is kept anew, so that it outlives those decisions.
 _RENEWED: Final = clock.DAY
+
+
+class RegistryObjects:
+    """Implements SnapshotStore for one project: objects under registry/<project>/, never changed, kept as long as the
+    project, because the current snapshot may stand on an old one.
+    """
+
+    def __init__(self, bucket: Bucket, project: str) -> None:
+        self._bucket, self._prefix = bucket, f"registry/{project}/"
+        self._known: OrderedDict[str, bytes] = OrderedDict()
+        self._size = 0
+
+    def get(self, name: str) -> bytes | None:
+        if name in self._known:
+            self._known.move_to_end(name)
+            return self._known[name]
+        data = self._bucket.find(self._prefix + name)
+        if data is not None:
+            self._remember(name, data)
+        return data
+
+    def create(self, name: str, data: bytes) -> None:
+        self._bucket.put(self._prefix + name, data)
+        self._remember(name, data)
+
+    def _remember(self, name: str, data: bytes) -> None:
+        self._size += len(data) - len(self._known.pop(name, b""))
+        self._known[name] = data
+        while self._size > _REMEMBERED:
+            self._size -= len(self._known.popitem(last=False)[1])
+
+
+class DynamoPointer:
+    """Implements Pointer for one project: a row whose version is the token.
+
+    `table` must stand on a client that asks once and briefly (clients.prompt): then a swap takes effect within seconds
+    or never.
+    """
+
+    def __init__(self, table: Table, project: str) -> None:
+        self._table, self._project, self._key = table, project, keys.registry(project)
+
+    def read(self) -> tuple[bytes | None, str]:
+        row = self._table.get(self._key)
+        return (row["data"], str(row["version"])) if row else (None, "0")
+
+    def swap(self, data: bytes, token: str, deed: Deed | None = None) -> bool:
+        now, known = clock.now_ms(), int(token)
+        condition = "version = :known" if known else "attribute_not_exists(pk)"
+        row = {"data": data, "version": known + 1, "at": now}
+        writes = [self._table.put_write(self._key, row, condition=condition, **({"known": known} if known else {}))]
+        if deed is not None:
+            writes += outbox_writes(self._table, [evidence.of_deed(self._project, deed, data, now)], now)
+            if deed.sort == "policy":
+                kept = keys.document_version(self._project, "policy", deed.content["version"])
+                writes.append(self._table.put_write(kept, {"z": pack(deed.content), "at": now}))
+        try:
+            self._table.transact(writes, tries=1)
+        except ConditionFailed:
+            return False
+        except Retry:
+            held, version = self.read()
+            if held == data:  # ours, whose answer was lost
+                return True
+            if version == token:
+                raise  # nobody knows yet
+            return False
+        return True
+
+    def policies(self, before: int | None, limit: int) -> list[Row]:
+        """Kept policies, newest first: version, policy, at (Unix ms)."""
+        high = None if before is None else f"{before - 1:09d}"
+        rows = self._table.query(
+            keys.document_version(self._project, "policy", 0).pk, high=high, newest_first=True, limit=limit
+        )
+        return [{"version": int(row["sk"]), "policy": unpack(row["z"]), "at": row["at"]} for row in rows]
+
+
+class DynamoControl:
+    """Implements ControlStore for one project: a row per service, and one for the latest health document."""
+
+    def __init__(self, table: Table, project: str) -> None:
+        self._table, self._project = table, project
+
+    def watches(self) -> Mapping[str, Watch]:
+        rows = self._table.query(keys.service_partition(self._project), consistent=False)
+        return {row["sk"]: _watch(row) for row in rows}
+
+    def beat(self, service: str, at_ms: int) -> None:
+        condition = "attribute_not_exists(beat) OR beat < :at"
+        try:
+            self._table.update(
+                Update(keys.service(self._project, service), {"beat": at_ms}, condition=condition, values={"at": at_ms})
+            )
+        except ConditionFailed:
+            return  # a later one was faster
+
+    def health(self) -> Health:
+        row = self._table.get(keys.latest_health(self._project))
+        return health_of(unpack(row["z"])) if row else Health()
+
+    def advance(self, health: Health) -> bool:
+        now, before = clock.now_ms(), health.epoch - 1
+        condition = "epoch = :before" if before else "attribute_not_exists(pk)"
+        row = {"epoch": health.epoch, "z": pack(health.document), "at": now}
+        key, known = keys.latest_health(self._project), {"before": before} if before else {}
+        left = evidence.of_health(self._project, health, now)
+        try:
+            self._table.transact(
+                [
+                    self._table.put_write(key, row, condition=condition, **known),
+                    *outbox_writes(self._table, [left], now),
+                ]
+            )
+        except ConditionFailed:
+            return False
+        return True
+
+
+def _watch(row: Row) -> Watch:
+    held = unpack(row["z"]) if "z" in row else {}
+    monitor = held.get("monitor")
+    return Watch(row.get("beat", 0), Breaker(**held.get("breaker", {})), Monitor(**monitor) if monitor else None)
 
 
 class DynamoDecisionLog:
@@ -38,18 +168,21 @@ class DynamoDecisionLog:
             fix = "ask for fewer decisions at once, or describe the types shorter"
             raise Refusal("ERR_BATCH_TOO_LARGE", "The requests are too large.", [Detail("(body)", "bytes", fix)])
         left = evidence.of_decisions(self._project, batch_id, [one.receipt for one in decided], now)
-        row = {"z": sealed, "count": len(decided), "exp": (now + self._retention) // 1000}
+        row = {"z": sealed, "exp": (now + self._retention) // 1000}
         return [self._table.put_write(key, row), *outbox_writes(self._table, [left], now)]
 
     def append(self, batch_id: str, decided: Sequence[Decided]) -> None:
         self._table.transact(self.writes(batch_id, decided, clock.now_ms()))
 
     def get(self, decision_id: str) -> Decided | None:
-        head, dash, at = decision_id.partition("-n")
-        row = self._table.get(keys.decisions(self._project, head))
-        if row is None or bool(dash) == (row["count"] == 1) or (dash and int(at) >= row["count"]):
-            return None
-        return Decided(*open_row(self._sealer, self._project, row)[int(at or 0)])
+        return self.together(decision_id.partition("-n")[0]).get(decision_id)
+
+    def together(self, batch_id: str) -> Mapping[str, Decided]:
+        row = self._table.get(keys.decisions(self._project, batch_id))
+        if row is None:
+            return {}
+        kept = [Decided(*one) for one in open_row(self._sealer, self._project, row)]
+        return dict(zip(decision_ids(batch_id, len(kept)), kept, strict=True))
 
     def put_health(self, digest: str, health: Mapping[str, Any]) -> None:
         now = clock.now_ms()

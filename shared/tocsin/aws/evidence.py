@@ -7,6 +7,7 @@ An entry per action, whatever the number of events behind it, and a row per tran
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from tocsin.access.principals import KeyRecord
     from tocsin.access.projects import Project
     from tocsin.connectors.silences import Silence
+    from tocsin.decisions.ports import Deed
+    from tocsin.decisions.routing import Health
     from tocsin.privacy.jobs import Job
 
 Outcome = Literal["done", "allowed", "refused", "failed"]
@@ -147,6 +150,21 @@ def of_refusal(project: str, event_id: str, digest: bytes, reason: str, now: int
     return evidence_row(
         _entry("event.refused", project, now, "event:store", resource, refused, outcome="refused", name=name)
     )
+
+
+def of_deed(project: str, deed: Deed, pointer: bytes, now: int) -> OutboxRow:
+    """A contract was registered or moved, or a policy published. `registry` is what the pointer then said."""
+    content = {deed.sort: deed.content, "registry": json.loads(pointer)}
+    past = deed.verb + ("d" if deed.verb.endswith("e") else "ed")
+    kind, action = f"{deed.sort}.{past}", f"{deed.sort}:{deed.verb}"
+    name = (hashlib.sha256(pointer).hexdigest(),)
+    return evidence_row(_entry(kind, project, now, action, (deed.sort, deed.name), content, name=name))
+
+
+def of_health(project: str, health: Health, now: int) -> OutboxRow:
+    """What decisions know of services changed: who is down and why, whose promises are attested."""
+    resource = ("health", f"e{health.epoch}")
+    return evidence_row(_entry("health.changed", project, now, "health:observe", resource, {"health": health.document}))
 
 
 def of_decisions(project: str, batch_id: str, receipts: Sequence[Mapping[str, Any]], now: int) -> OutboxRow:

@@ -306,6 +306,24 @@ def relay_watermark() -> Key:
     return Key("sys#relay", "watermark")
 
 
+def registry(project: str) -> Key:
+    """Which snapshot of its contracts and policy is current."""
+    return Key(partition(project, "registry"), "pointer")
+
+
+def service_partition(project: str) -> str:
+    return partition(project, "svc")
+
+
+def service(project: str, name: str) -> Key:
+    """What is known of a service, as name@version, between decisions."""
+    return Key(service_partition(project), name)
+
+
+def latest_health(project: str) -> Key:
+    return Key(partition(project, "registry"), "health")
+
+
 def decisions(project: str, batch_id: str) -> Key:
     """Decisions that were made together."""
     return Key(partition(project, "dec", batch_id), "d")

@@ -303,10 +303,10 @@ class Table:
             arguments["ExpressionAttributeValues"] = {f":{name}": to_attribute(v) for name, v in values.items()}
         return arguments
 
-    def transact(self, writes: Sequence[Write]) -> None:
+    def transact(self, writes: Sequence[Write], tries: int = _ATTEMPTS) -> None:
         """All or nothing. Raises ConditionFailed with the failing positions; conflicts and throttles are retried."""
         items = [write.operation for write in writes]
-        for turn in range(_ATTEMPTS):
+        for turn in range(tries):
             try:
                 attempt(self._client.transact_write_items, TransactItems=items)
                 return

@@ -10,10 +10,16 @@ from collections.abc import Callable
 
 from tocsin.decisions.contracts import Contract, check_successor, identity, moved
 from tocsin.decisions.policies import Policy
+from tocsin.decisions.ports import Deed
 from tocsin.decisions.snapshots import Edit, Snapshot
 from tocsin.kernel.errors import Detail, Refusal
 
 EditOf = Callable[[Snapshot], Edit]
+
+
+def deed_of(verb: str, contract: Contract) -> Deed:
+    """What is recorded of a change of a contract."""
+    return Deed(verb, "contract", f"{contract['name']}-v{contract['version']}", contract)
 
 
 def register(contract: Contract) -> EditOf:

@@ -3,7 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from tocsin.decisions.control import Watch
+    from tocsin.decisions.routing import Health
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """What a publication does, for the record that is written with it: such as `register` of a `contract` named
+    `mailer-v1`, and what that says. A policy is also kept under its version.
+    """
+
+    verb: str
+    sort: str
+    name: str
+    content: Any
 
 
 class Decided(NamedTuple):
@@ -37,9 +54,9 @@ class Pointer(Protocol):
         """What was last swapped in, never anything older, and a token that changes with it."""
         ...
 
-    def swap(self, data: bytes, token: str) -> bool:
+    def swap(self, data: bytes, token: str, deed: Deed | None = None) -> bool:
         """Replace it if the token still holds; False when it does not. Takes effect within
-        `snapshots.PUBLISH_MS` of the call, or never.
+        `snapshots.PUBLISH_MS` of the call, or never. The deed is recorded with it, or neither happens.
         """
         ...
 
@@ -55,8 +72,30 @@ class DecisionLog(Protocol):
 
     def get(self, decision_id: str) -> Decided | None: ...
 
+    def together(self, batch_id: str) -> Mapping[str, Decided]:
+        """Decisions that were made together, by name; nothing when there is no such batch."""
+        ...
+
     def put_health(self, digest: str, health: Mapping[str, Any]) -> None:
         """Keep a health document under its digest, at least as long as decisions by it; again is harmless."""
         ...
 
     def health(self, digest: str) -> Mapping[str, Any] | None: ...
+
+
+class ControlStore(Protocol):
+    """What is known of a project's services between decisions, by name@version."""
+
+    def watches(self) -> Mapping[str, Watch]: ...
+
+    def beat(self, service: str, at_ms: int) -> None:
+        """Its owner called in at this time. Never moves backwards."""
+        ...
+
+    def health(self) -> Health:
+        """The latest health document; that of epoch 0 when there is none."""
+        ...
+
+    def advance(self, health: Health) -> bool:
+        """Make a health document the latest; False unless the latest is of the epoch before."""
+        ...

@@ -20,7 +20,7 @@ from typing import Any, Final
 from tocsin.decisions import merkle
 from tocsin.decisions.contracts import PUBLISH_MS, Contract, identity
 from tocsin.decisions.policies import PROFILES, Policy, key, validate
-from tocsin.decisions.ports import Pointer, SnapshotStore
+from tocsin.decisions.ports import Deed, Pointer, SnapshotStore
 from tocsin.kernel.canonical import canonical_json, digest
 from tocsin.kernel.errors import Retry
 
@@ -178,8 +178,9 @@ class Registry:
                 return self._held[0]
             raise
 
-    def publish(self, edit_of: Callable[[Snapshot], Edit]) -> Snapshot:
-        """Apply the edit that `edit_of` makes of the current snapshot; it is asked again when another came first.
+    def publish(self, edit_of: Callable[[Snapshot], Edit], deed: Deed | None = None) -> Snapshot:
+        """Apply the edit that `edit_of` makes of the current snapshot; it is asked again when another came first. The
+        deed is recorded with the change.
 
         Whatever `edit_of` raises passes through. Raises Retry when it keeps losing, or when it has become too late
         for times that the edit carries.
@@ -201,7 +202,7 @@ class Registry:
                 self.store.create(f"steps/{after.name}", moved.data())
             if self.now_ms() - began > PUBLISH_MS // 2:
                 raise Retry("publishing took too long")
-            if self.pointer.swap(moved.data(), token):
+            if self.pointer.swap(moved.data(), token, deed):
                 self._held = (after, began)
                 return after
         raise Retry("others keep publishing")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tocsin.decisions.ports import Decided, decision_ids
+from tocsin.decisions.control import Watch
+from tocsin.decisions.ports import Decided, Deed, decision_ids
+from tocsin.decisions.routing import Health
 from tocsin.kernel.errors import Retry
 
 
@@ -34,19 +36,21 @@ class Cell:
     version: int = 0
     broken: bool = False
     before_swap: Callable[[], None] | None = None
+    deeds: list[Deed] = field(default_factory=list)
 
     def read(self) -> tuple[bytes | None, str]:
         if self.broken:
             raise Retry("pointer")
         return self.data, str(self.version)
 
-    def swap(self, data: bytes, token: str) -> bool:
+    def swap(self, data: bytes, token: str, deed: Deed | None = None) -> bool:
         if self.before_swap:
             run, self.before_swap = self.before_swap, None
             run()
         if token != str(self.version):
             return False
         self.data, self.version = data, self.version + 1
+        self.deeds += [deed] if deed else []
         return True
 
 
@@ -63,8 +67,35 @@ class Log:
     def get(self, decision_id: str) -> Decided | None:
         return self.kept.get(decision_id)
 
+    def together(self, batch_id: str) -> Mapping[str, Decided]:
+        return {name: one for name, one in self.kept.items() if name.partition("-n")[0] == batch_id}
+
     def put_health(self, digest: str, health: Mapping[str, Any]) -> None:
         self.healths[digest] = health
 
     def health(self, digest: str) -> Mapping[str, Any] | None:
         return self.healths.get(digest)
+
+
+@dataclass
+class Control:
+    """What is known of one project's services."""
+
+    kept: dict[str, Watch] = field(default_factory=dict)
+    latest: Health = field(default_factory=Health)
+
+    def watches(self) -> Mapping[str, Watch]:
+        return dict(self.kept)
+
+    def beat(self, service: str, at_ms: int) -> None:
+        known = self.kept.get(service, Watch(0))
+        self.kept[service] = replace(known, beat_ms=max(known.beat_ms, at_ms))
+
+    def health(self) -> Health:
+        return self.latest
+
+    def advance(self, health: Health) -> bool:
+        if health.epoch != self.latest.epoch + 1:
+            return False
+        self.latest = health
+        return True
