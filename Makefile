@@ -33,7 +33,7 @@ environments:
 
 # Resolve requirements/*.in anew. The locks hold hashes and no addresses.
 lock: environments
-	@for name in uv runtime dev emulator; do .local/uv/bin/uv pip compile --quiet --universal --generate-hashes --upgrade \
+	@for name in uv runtime analysis dev emulator; do .local/uv/bin/uv pip compile --quiet --universal --generate-hashes --upgrade \
 		--python-version 3.11 --no-emit-index-url --no-annotate --no-header \
 		requirements/$$name.in --output-file requirements/$$name.txt || exit 1; done
 

@@ -1,4 +1,4 @@
-"""Writes docs/openapi.json, docs/api.md and the sample events of api and public, all from the route table.
+"""Writes docs/openapi.json, docs/api.md and the sample events of these functions, all from the route table.
 
     python tools/openapi.py           write them
     python tools/openapi.py --check   exit 1 and name the files that differ
@@ -20,12 +20,13 @@ sys.path[:0] = [str(ROOT / "shared"), str(ROOT)]
 
 from tests.support import api_fakes  # noqa: E402
 
-from tocsin.api import openapi, public, router  # noqa: E402
+from tocsin.api import decisions, governing, openapi, public, router  # noqa: E402
 from tocsin.kernel.http import Answer  # noqa: E402
 from tocsin.routes import ROUTES, Example, Route  # noqa: E402
 
 #: Functions whose examples are run; the others have sample events of their own.
-_SHOWN = frozenset({"api", "public"})
+_SHOWN = frozenset({"api", "route", "govern", "public"})
+_DECIDING = {"route": decisions.dispatch, "govern": governing.dispatch}
 #: Answers that are shown as what they are rather than repeated in the document.
 _NOT_SHOWN = frozenset({"get_docs", "get_docs_script", "get_openapi"})
 
@@ -35,6 +36,8 @@ def run(route: Route, example: Example) -> Answer:
     request = api_fakes.example_request(route, example)
     if route.function == "public":
         return public.answer(request, ROOT / "docs", lambda: True)
+    if route.function in _DECIDING:
+        return _DECIDING[route.function](request, lambda _: api_fakes.caller(), api_fakes.sample_decisions())
     return router.dispatch(request, lambda _: api_fakes.caller(), api_fakes.sample_world().rooms)
 
 
@@ -46,7 +49,7 @@ def _body(answer: Answer) -> Any:
 
 
 def answers() -> dict[tuple[str, str], Any]:
-    """What every example of api and public is answered with."""
+    """What every example of these functions is answered with."""
     return {
         (route.operation_id, example.name): _body(run(route, example))
         for route in ROUTES
@@ -101,9 +104,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; fail when a file differs")
     check = parser.parse_args().check
     wanted = files()
-    stale = [
-        path for folder in ("api", "public") for path in (ROOT / "events" / folder).glob("*.json") if path not in wanted
-    ]
+    stale = [path for folder in _SHOWN for path in (ROOT / "events" / folder).glob("*.json") if path not in wanted]
     differing = [path for path, text in wanted.items() if not path.exists() or path.read_text("utf-8") != text] + stale
     for path in differing:
         print(("differs: " if check else "written: ") + str(path.relative_to(ROOT)))

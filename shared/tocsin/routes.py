@@ -2,7 +2,8 @@
 read from it.
 
 A route belongs to one function: `ingest` (keyed, writes events), `connect` (keyed, speaks the dialects of other
-senders), `api` (keyed, everything else) or `public` (open). Nothing here imports pydantic: request and response
+senders), `route` (keyed, contracts and decisions), `govern` (keyed, publishes policies), `api` (keyed, everything else)
+or `public` (open). Nothing here imports pydantic: request and response
 shapes are named, and found in tocsin.api.models and tocsin.api.responses by those who need them.
 """
 
@@ -15,7 +16,7 @@ from typing import Any, Final, Literal
 
 from tocsin.kernel.ids import INCIDENT_ID, PSEUDONYM, SENDER_ID
 
-Function = Literal["ingest", "connect", "api", "public"]
+Function = Literal["ingest", "connect", "api", "route", "govern", "public"]
 Kind = Literal["time", "text", "tag", "choice", "number", "id", "limit", "cursor"]
 
 #: Longest path that is looked at; longer ones name nothing.
@@ -37,6 +38,9 @@ GRAMMARS: Final[Mapping[str, re.Pattern[str]]] = {
     "entry": re.compile("0|[1-9][0-9]{0,14}", re.ASCII),
     "job": re.compile("job_" + _UUID7, re.ASCII),
     "pseudonym": PSEUDONYM,
+    "contract": re.compile("[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?", re.ASCII),
+    "version": re.compile("[1-9][0-9]{0,9}", re.ASCII),
+    "decision": re.compile(f"dec_{_UUID7}(?:-n(?:0|[1-9][0-9]?))?", re.ASCII),
     "silence": re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII),
 }
 
@@ -114,7 +118,7 @@ class Route:
             codes.add("ERR_ADMIN_TOKEN")
         if self.approval:
             codes |= {"ERR_APPROVAL_REQUIRED", "ERR_APPROVAL_USED", "ERR_SELF_APPROVAL"}
-        if self.function == "api":
+        if self.function in ("api", "route", "govern"):
             codes |= {"ERR_QUERY", "ERR_ORIGIN"}
         if any(param.kind == "cursor" for param in self.query):
             codes.add("ERR_CURSOR")
@@ -152,6 +156,8 @@ EXAMPLE_OTHER_PROJECT: Final = "shop"
 EXAMPLE_EXPORT: Final = "job_019a9f00-0000-7000-8000-000000000007"
 EXAMPLE_DELETION: Final = "job_019a9f00-0000-7000-8000-000000000008"
 EXAMPLE_PSEUDONYM: Final = "usr_mfzwizltoqqhg5dbojzs4mzom5"
+EXAMPLE_CONTRACT: Final = "mailer"
+EXAMPLE_DECISION: Final = "dec_019a9f00-0000-7000-8000-000000000009"
 EXAMPLE_SILENCE: Final = "0d0c7c43-6f4f-4c5b-8a53-5a51a3a5d6f5"
 
 _PAGE: Final = (
@@ -167,6 +173,8 @@ _TAG: Final = Param("tag", "tag", "Tag, written key:value; all of several must h
 _TIER: Final = Param("tier", "choice", "Tier of the score.", "high", choices=TIERS)
 _WORDS: Final = Param("q", "text", "Each word is the beginning of a word of the title, in any case.", "pay time")
 _EVENT_STATUS: Final = ("firing", "acknowledged", "resolved")
+_CONTRACT_STATES: Final = ("draft", "active", "draining", "retired")
+_FORMS: Final = ("short", "full")
 _JOURNALS: Final = ("project", "deployment")
 _DECISIONS: Final = ("pending", "delivered", "retrying", "withheld", "failed")
 _INCIDENT_STATUS: Final = ("open", "acknowledged", "resolved", "merged")
@@ -252,6 +260,97 @@ def _alertmanager(
         request="Payload" if request else None,
         examples=(Example("as in amtool", summary, id=EXAMPLE_SILENCE if names else None),),
     )
+
+
+#: A contract as an owner sends it, what a caller may ask, and a policy: bodies of the examples.
+_MAILER: Final[Mapping[str, Any]] = {
+    "name": "mailer",
+    "version": 2,
+    "capabilities": ["mail.send"],
+    "input": {"type": "object", "properties": {"to": {"type": "string"}}, "required": ["to"]},
+    "output": {"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"]},
+    "scopes": ["mail.send"],
+    "data_class": {"level": "confidential", "tags": ["eu", "gdpr"]},
+    "trust": 80,
+    "cost_pusd": 400_000_000,
+    "latency_us": 250_000,
+    "error_ppb": 1_000_000,
+    "deterministic": False,
+    "lease_ms": 30_000,
+    "endpoint": "https://mailer.example.com/call",
+}
+_ASKED: Final[Mapping[str, Any]] = {
+    "capabilities": ["mail.send"],
+    "scopes": ["mail.send"],
+    "input": {"type": "object", "properties": {"to": {"type": "string", "maxLength": 254}}, "required": ["to"]},
+    "output": {"type": "object"},
+    "data_class": {"level": "internal", "tags": ["gdpr"]},
+    "profile": "cheap",
+}
+_GOVERNED: Final[Mapping[str, Any]] = {
+    "version": 3,
+    "profiles": {"balanced": {"cost": 10, "latency": 10, "error": 10, "distrust": 10}},
+    "rules": [
+        {"id": "anyone", "effect": "permit", "when": ["value", True]},
+        {
+            "id": "gdpr-needs-trust",
+            "effect": "forbid",
+            "when": [
+                "and",
+                ["in", ["value", "gdpr"], ["request", "tags"]],
+                ["le", ["service", "trust"], ["value", 49]],
+            ],
+        },
+    ],
+}
+
+
+def _decision(
+    method: str,
+    path: str,
+    operation: str,
+    summary: str,
+    description: str,
+    scope: str,
+    response: str,
+    example: Example,
+    *,
+    function: Function = "route",
+    refusals: tuple[str, ...] = (),
+    **rest: Any,
+) -> Route:
+    """A route of contracts, policies or decisions."""
+    return Route(
+        method,
+        path,
+        operation,
+        "decisions",
+        summary,
+        description,
+        scope,
+        function,
+        response,
+        success=(example.status,),
+        refusals=refusals,
+        examples=(example,),
+        **rest,
+    )
+
+
+def _version(
+    method: str,
+    rest: str,
+    operation: str,
+    summary: str,
+    description: str,
+    scope: str,
+    response: str,
+    example: Example,
+    **more: Any,
+) -> Route:
+    """A route of one version of a contract."""
+    path, more = f"/v1/contracts/{{id}}/versions/{{version}}{rest}", {"names": "contract", "within": "version", **more}
+    return _decision(method, path, operation, summary, description, scope, response, example, **more)
 
 
 ROUTES: Final[tuple[Route, ...]] = (
@@ -1416,6 +1515,272 @@ ROUTES: Final[tuple[Route, ...]] = (
         media="text/plain; version=0.0.4; charset=utf-8",
         examples=(Example("scrape", "What a scraper reads."),),
         operator=True,
+    ),
+    _decision(
+        "GET",
+        "/v1/contracts",
+        "list_contracts",
+        "List contracts",
+        "Registered versions by name and version, each with why it is down, if it is, and whether its promises were "
+        "watched and held.",
+        "contracts:read",
+        "ContractPage",
+        Example("active", "What is active.", query=(("state", "active"),)),
+        query=(
+            Param("state", "choice", "Where the version is in its life.", "active", choices=_CONTRACT_STATES),
+            Param("capability", "text", "A capability it offers.", "mail.send"),
+            *_PAGE,
+        ),
+    ),
+    _decision(
+        "POST",
+        "/v1/contracts",
+        "register_contract",
+        "Register a contract",
+        "As a draft. A version never changes; it is greater than every version of its name before it. The owner's "
+        "signature is checked when there is one, and the address as those of webhooks are.",
+        "contracts:write",
+        "ContractAnswer",
+        Example("mailer", "A service that sends mail.", body=_MAILER, status=201),
+        request="ContractInput",
+        refusals=("ERR_CONFLICT", "ERR_EGRESS_DENIED"),
+    ),
+    _decision(
+        "POST",
+        "/v1/contracts:import",
+        "import_contract",
+        "Import a contract",
+        "From an A2A agent card or an entry of an MCP registry that carries one as the extension "
+        "urn:tocsin:contract:1.",
+        "contracts:write",
+        "ContractAnswer",
+        Example(
+            "entry of a registry",
+            "An MCP server.json with a contract in it.",
+            body={
+                "server": {
+                    "name": "com.example/mailer",
+                    "description": "mailer: mail.send",
+                    "version": "2.0.0",
+                    "_meta": {
+                        "io.modelcontextprotocol.registry/publisher-provided": {"urn:tocsin:contract:1": _MAILER}
+                    },
+                }
+            },
+            status=201,
+        ),
+        request="ContractImport",
+        refusals=("ERR_CONFLICT", "ERR_EGRESS_DENIED"),
+    ),
+    _decision(
+        "GET",
+        "/v1/contracts/{id}/versions",
+        "list_contract_versions",
+        "List the versions of a contract",
+        "By version.",
+        "contracts:read",
+        "ContractVersions",
+        Example("all", "Every version.", id=EXAMPLE_CONTRACT),
+        names="contract",
+    ),
+    _decision(
+        "POST",
+        "/v1/contracts/{id}/versions",
+        "add_contract_version",
+        "Register a further version",
+        "As registering, of a name that is registered.",
+        "contracts:write",
+        "ContractAnswer",
+        Example("next", "The next version.", id=EXAMPLE_CONTRACT, body=_MAILER, status=201),
+        names="contract",
+        request="ContractInput",
+        refusals=("ERR_CONFLICT", "ERR_EGRESS_DENIED"),
+    ),
+    _version(
+        "GET",
+        "",
+        "get_contract_version",
+        "Read a version of a contract",
+        "As it stands in the current snapshot.",
+        "contracts:read",
+        "ContractShown",
+        Example("one", "A version.", id=EXAMPLE_CONTRACT, part="1"),
+    ),
+    _version(
+        "PATCH",
+        "",
+        "move_contract_version",
+        "Move a version to its next state",
+        "draft, active, draining, retired, in this order; a draft may retire at once. A draining version retires when "
+        "every call that could have been routed to it is over; the answer says when that is.",
+        "contracts:write",
+        "ContractMoved",
+        Example("drain", "No new calls.", id=EXAMPLE_CONTRACT, part="1", body={"state": "draining"}),
+        request="ContractMove",
+        refusals=("ERR_CONFLICT",),
+    ),
+    _version(
+        "POST",
+        "/heartbeat",
+        "beat_contract_version",
+        "Say that a version is there",
+        "Holds for the contract's lease; without it the version is down. Becoming active counts as the first.",
+        "contracts:write",
+        "BeatAnswer",
+        Example("beat", "Still there.", id=EXAMPLE_CONTRACT, part="1", body={}),
+        request="Heartbeat",
+    ),
+    _version(
+        "GET",
+        "/agent-card",
+        "get_agent_card",
+        "Read a version as an A2A agent card",
+        "Protocol 1.0; the contract is an extension that callers may ignore.",
+        "contracts:read",
+        "AgentCard",
+        Example("card", "The card.", id=EXAMPLE_CONTRACT, part="1"),
+        refusals=("ERR_CONFLICT",),
+    ),
+    _version(
+        "GET",
+        "/server-entry",
+        "get_server_entry",
+        "Read a version as an entry of an MCP registry",
+        "server.json, with the contract as the publisher's metadata.",
+        "contracts:read",
+        "ServerEntry",
+        Example("entry", "The entry.", id=EXAMPLE_CONTRACT, part="1", query=(("namespace", "com.example"),)),
+        query=(Param("namespace", "text", "Reverse DNS name in front of the service's.", "com.example"),),
+        refusals=("ERR_CONFLICT",),
+    ),
+    _decision(
+        "POST",
+        "/v1/discover",
+        "discover",
+        "Find services",
+        "By capability and, where given, by type, data class and limits. Best first; every other version is named "
+        "with the gate or rule that keeps it out. Nothing is kept.",
+        "contracts:read",
+        "Discovered",
+        Example("who can", "Who can send mail.", body={"capabilities": ["mail.send"], "scopes": ["mail.send"]}),
+        request="DiscoverInput",
+        refusals=("ERR_SCOPE",),
+    ),
+    _decision(
+        "GET",
+        "/v1/policies",
+        "list_policies",
+        "List policies",
+        "Those that were put in force, newest first.",
+        "policies:read",
+        "PolicyPage",
+        Example("newest", "The newest.", query=(("limit", "1"),)),
+        query=_PAGE,
+    ),
+    _decision(
+        "GET",
+        "/v1/policies/current",
+        "get_policy",
+        "Read the policy in force",
+        "A project begins with one that permits nothing.",
+        "policies:read",
+        "PolicyShown",
+        Example("current", "The policy in force."),
+    ),
+    _decision(
+        "POST",
+        "/v1/policies",
+        "publish_policy",
+        "Publish a policy",
+        "Says by proof over every possible request and service what that newly allows and newly forbids, with an "
+        "example of each; null is a proof that there is none. Rules that can never matter are refused.",
+        "policies:write",
+        "PolicyMeaning",
+        Example("trust for gdpr", "What is gdpr goes to trusted services only.", body=_GOVERNED, status=201),
+        function="govern",
+        request="PolicyInput",
+        refusals=("ERR_CONFLICT",),
+    ),
+    _decision(
+        "POST",
+        "/v1/policies:analyse",
+        "analyse_policy",
+        "Ask what a policy would mean",
+        "As publishing, but nothing is changed.",
+        "policies:read",
+        "PolicyMeaning",
+        Example("trust for gdpr", "What is gdpr goes to trusted services only.", body=_GOVERNED),
+        function="govern",
+        request="PolicyInput",
+    ),
+    _decision(
+        "POST",
+        "/v1/route",
+        "route",
+        "Decide who serves a request",
+        "One request, or up to 100 as `requests`, which are decided by the same snapshot and health. The answer has "
+        "the decision, what became of every service, what holds of the chosen one and by whose word, and a receipt. "
+        "Reasons are left out when they would be more than 20,000; certificates have them.",
+        "decisions:run",
+        "RouteAnswer",
+        Example("mail", "Who sends this mail.", body=_ASKED),
+        request="RouteInput",
+        refusals=("ERR_BATCH_TOO_LARGE", "ERR_SCOPE"),
+    ),
+    _decision(
+        "POST",
+        "/v1/plan",
+        "plan",
+        "Plan several steps",
+        "The chain of services of least weight that makes what is wanted of what there is, under limits on the whole.",
+        "decisions:run",
+        "PlanAnswer",
+        Example(
+            "mail to a person",
+            "Mail somebody, given an address.",
+            body={
+                "capabilities": ["mail.send"],
+                "scopes": ["mail.send"],
+                "data_class": {"level": "internal", "tags": []},
+                "have": {"letter": _ASKED["input"]},
+                "want": _MAILER["output"],
+            },
+        ),
+        request="GoalInput",
+        refusals=("ERR_BATCH_TOO_LARGE", "ERR_SCOPE"),
+    ),
+    _decision(
+        "GET",
+        "/v1/decisions/{id}",
+        "get_decision",
+        "Read a decision",
+        "Its receipt and request, as kept.",
+        "decisions:read",
+        "DecisionAnswer",
+        Example("kept", "A decision.", id=EXAMPLE_DECISION),
+        names="decision",
+    ),
+    _decision(
+        "GET",
+        "/v1/decisions/{id}/certificate",
+        "get_certificate",
+        "Prove a decision",
+        "With what tools/checker.py and tools/checker.mjs need to check it: each part as canonical JSON (sorted keys, "
+        "no white space) is a file. The id of a batch (without -n…) proves all that were decided together.",
+        "decisions:read",
+        "CertificateAnswer",
+        Example("short", "The short form.", id=EXAMPLE_DECISION, query=(("form", "short"),)),
+        names="decision",
+        query=(
+            Param(
+                "form",
+                "choice",
+                "full has a reason for every service, short those in front of the winner (when left out).",
+                "short",
+                choices=_FORMS,
+            ),
+        ),
+        refusals=("ERR_BODY_TOO_LARGE",),
     ),
     _sender("/alertmanager/api/v2/alerts", "send_alertmanager_api", "From Prometheus, as to an Alertmanager"),
     _sender("/v1/alertmanager/webhook", "send_alertmanager_webhook", "From Alertmanager's webhook receiver"),

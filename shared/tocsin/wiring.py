@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tocsin.access.projects import CachedProjects
     from tocsin.access.signatures import Signatures
     from tocsin.access.tokens import Tokens
-    from tocsin.api.ports import AccessRooms, ApiRooms, PrivacyRooms
+    from tocsin.api.ports import AccessRooms, ApiRooms, DecisionRooms, PrivacyRooms
     from tocsin.aws.bus import EventBus
     from tocsin.aws.connector_store import DynamoAlerts, DynamoLeased, DynamoSilences
     from tocsin.aws.data_keys import KmsKeyRing
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from tocsin.aws.watch import Heartbeats, Leases, StackWatch
     from tocsin.connectors.alertmanager import Alertmanager
     from tocsin.connectors.reception import Reception
+    from tocsin.decisions.deciding import Decider
     from tocsin.defense.healing import Supervisor
     from tocsin.delivery.digest import Digester
     from tocsin.delivery.dispatch import Dispatcher
@@ -720,6 +721,50 @@ def api() -> ApiRooms:
         health=StackHealth(watch()),
         access=access,
         privacy=privacy,
+        cursor_key=secret(settings().require("secret_cursor")),
+        now=clock.now_ms,
+        origin=origin(),
+    )
+
+
+#: Projects whose registries a process remembers.
+_DECIDERS: Final = 64
+
+
+@lru_cache(maxsize=_DECIDERS)
+def _decider(project: str) -> Decider:
+    from tocsin.aws.clients import prompt
+    from tocsin.aws.decision_store import DynamoControl, DynamoDecisionLog, DynamoPointer, RegistryObjects
+    from tocsin.decisions.deciding import Decider
+    from tocsin.decisions.snapshots import Registry
+
+    pointer = DynamoPointer(Table(prompt("dynamodb"), table().name), project)
+    return Decider(
+        Registry(RegistryObjects(bucket(), project), pointer, clock.now_ms),
+        DynamoControl(table(), project),
+        DynamoDecisionLog(table(), sealer(), project, retention_days=settings().retention_days),
+        clock.now_ms,
+    )
+
+
+@lru_cache(maxsize=1)
+def decisions() -> DecisionRooms:
+    from tocsin.api.ports import DecisionRooms
+    from tocsin.aws.decision_store import DynamoPointer
+    from tocsin.delivery import egress
+    from tocsin.journal.signatures import verify_ed25519
+
+    allow = egress.parse_allow(settings().egress_allow)
+
+    def check_url(url: str) -> None:
+        egress.check(url, egress.resolve_dns, allow)
+
+    return DecisionRooms(
+        decider=_decider,
+        history=lambda project: DynamoPointer(table(), project),
+        check_url=check_url,
+        verify=verify_ed25519,
+        access=access,
         cursor_key=secret(settings().require("secret_cursor")),
         now=clock.now_ms,
         origin=origin(),

@@ -121,7 +121,8 @@ def test_every_function_has_its_memory_time_and_layers() -> None:
         assert 128 <= chosen["MemorySize"] <= 3008, name
         longest = 300 if name == "privacy" else 60  # it works through everything that a project holds
         assert 1 <= chosen["Timeout"] <= (29 if events(name, "Api") else longest), name
-        assert chosen["Layers"] == [{"Ref": "RuntimeLayer"}, {"Ref": "SharedLayer"}]
+        assert function.get("Layers", []) == ([{"Ref": "AnalysisLayer"}] if name == "govern" else [])
+    assert shared["Layers"] == [{"Ref": "RuntimeLayer"}, {"Ref": "SharedLayer"}]  # to which SAM adds a function's own
 
 
 def test_the_platform_logs_nothing_about_calls_that_went_well() -> None:
@@ -407,7 +408,7 @@ def test_compose_file_is_pinned_and_on_loopback() -> None:
     assert all(port.startswith("127.0.0.1:") for port in service["ports"])
 
 
-@pytest.mark.parametrize("name", ["dev", "emulator", "runtime", "uv"])
+@pytest.mark.parametrize("name", ["analysis", "dev", "emulator", "runtime", "uv"])
 def test_locks_are_hashed_and_name_no_place(name: str) -> None:
     lines = (ROOT / "requirements" / f"{name}.txt").read_text().splitlines()
     requirements = [at for at, line in enumerate(lines) if re.match(r"[a-z0-9]", line)]

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
+from tests.rooms.decisions.memory import Cell, Control, Objects
+from tests.rooms.decisions.memory import Log as DecisionRows
 from tests.rooms.journal.memory import COSIGNER, LOG, Memory
 from tests.support.access_fakes import (
     MASTER,
@@ -33,12 +35,28 @@ from tocsin.access.approvals import Approval, Approvals, parse_described, reques
 from tocsin.access.principals import FAMILIES, KeyRecord, Principal
 from tocsin.access.projects import Project, Projects
 from tocsin.access.tokens import TokenKeys, Tokens
+from tocsin.api.decisions import caller_of
 from tocsin.api.filters import EventFilters, IncidentFilters, JournalFilters
-from tocsin.api.ports import AccessRooms, ApiRooms, Change, Merge, Operation, Page, PrivacyRooms, Split
+from tocsin.api.ports import (
+    AccessRooms,
+    ApiRooms,
+    Change,
+    DecisionRooms,
+    Merge,
+    Operation,
+    Page,
+    PrivacyRooms,
+    Split,
+)
+from tocsin.decisions import changes, contracts, policies, snapshots
+from tocsin.decisions.asking import requests_of
+from tocsin.decisions.deciding import Decider
+from tocsin.decisions.ports import Decided
 from tocsin.delivery.channels import Channels
 from tocsin.journal.audit import Audit
 from tocsin.journal.entries import DEPLOYMENT, Entry, content_digest
 from tocsin.journal.sequencer import Sequencer, origin_of
+from tocsin.journal.signatures import verify_ed25519
 from tocsin.kernel import clock
 from tocsin.kernel.errors import Refusal
 from tocsin.kernel.http import Request
@@ -48,6 +66,7 @@ from tocsin.privacy.jobs import Job
 from tocsin.routes import (
     EXAMPLE_APPROVAL,
     EXAMPLE_CHANNEL,
+    EXAMPLE_DECISION,
     EXAMPLE_DELETION,
     EXAMPLE_EVENT,
     EXAMPLE_EXPORT,
@@ -149,6 +168,7 @@ _DRAWN = (
     (re.compile(r"apr_[0-9a-f-]{36}"), EXAMPLE_APPROVAL),
     (re.compile(r"job_[0-9a-f-]{36}"), EXAMPLE_EXPORT),
     (re.compile(r"chn_[0-9a-f-]{36}"), EXAMPLE_CHANNEL),
+    (re.compile(r"dec_[0-9a-f-]{36}"), EXAMPLE_DECISION),
     (re.compile(r'(?<="last_four": ")[0-9A-Za-z]{4}'), "9Qz1"),
 )
 
@@ -214,6 +234,59 @@ def sample_access() -> AccessRooms:
         approvals=Approvals(approvals, directory),
         usage=used,
         tokens=lambda: tokens,
+    )
+
+
+SAMPLE_POLICY: dict[str, Any] = {
+    "version": 2,
+    "profiles": dict(policies.PROFILES),
+    "rules": [{"id": "anyone", "effect": "permit", "when": ["value", True]}],
+}
+
+
+def sample_contracts() -> list[dict[str, Any]]:
+    """Two services that send mail, as their owners send them; the cheaper one is trusted less."""
+    mailer = next(route for route in ROUTES if route.operation_id == "register_contract").examples[0].body
+    cheap = {"name": "cheap-mail", "version": 1, "cost_pusd": 90_000_000, "trust": 30}
+    return [{**mailer, "version": 1}, {**mailer, **cheap}]
+
+
+class _History:
+    """Policies that were in force."""
+
+    def policies(self, before: int | None, limit: int) -> list[dict[str, Any]]:
+        kept = {"version": 2, "policy": policies.validate(SAMPLE_POLICY), "at": NOW - clock.HOUR}
+        return [kept][:limit] if before is None or before > 2 else []
+
+
+def sample_decider(project: str = PROJECT) -> Decider:
+    """A registry of two active services, and one decision on record."""
+    decider = Decider(snapshots.Registry(Objects(), Cell(), lambda: NOW), Control(), DecisionRows(), lambda: NOW)
+    if project != PROJECT:
+        return decider
+    at = NOW - clock.SECOND
+    decider.registry.publish(changes.govern(policies.validate(SAMPLE_POLICY)))
+    for sent in sample_contracts():
+        active = contracts.moved(contracts.validate(sent, at), "active", at, 30_000)
+        decider.registry.publish(lambda _, made=active: snapshots.Edit(put=[made]))  # type: ignore[misc]
+    asked = next(route for route in ROUTES if route.operation_id == "route").examples[0].body
+    (asking,), _, _ = requests_of(asked, caller_of(caller()))
+    engine, health = decider.world()
+    receipt = engine.decide(asking, health)
+    decider.log.append(EXAMPLE_DECISION, [Decided(receipt.document(), asking.document)])
+    return decider
+
+
+def sample_decisions() -> DecisionRooms:
+    deciders = {project: sample_decider(project) for project in (PROJECT, OTHER)}
+    return DecisionRooms(
+        decider=deciders.__getitem__,
+        history=lambda _: _History(),
+        check_url=ApiWorld._check_url,
+        verify=verify_ed25519,
+        access=sample_access,
+        cursor_key=b"c" * 32,
+        now=lambda: NOW,
     )
 
 

@@ -1,4 +1,4 @@
-"""Build the functions and both layers with `sam build`, once per change of what goes in.
+"""Build the functions and layers with `sam build`, once per change of what goes in.
 
 One build serves every local stack. LocalStack's community edition mounts no layers: for it they
 are linked into every built function and taken off the built template.
@@ -19,8 +19,16 @@ from pathlib import Path
 
 from tools.local.home import ROOT, SHARED, LocalError, python_minor
 
-SOURCES = ("template.yaml", "samconfig.toml", "functions", "shared", "layers", "requirements/runtime.txt")
-LAYERS = ("RuntimeLayer", "SharedLayer")
+SOURCES = (
+    "template.yaml",
+    "samconfig.toml",
+    "functions",
+    "shared",
+    "layers",
+    "requirements/runtime.txt",
+    "requirements/analysis.txt",
+)
+LAYERS = ("RuntimeLayer", "SharedLayer", "AnalysisLayer")
 REDOC = "node_modules/redoc/bundles/redoc.standalone.js"
 
 
@@ -58,7 +66,7 @@ def _platform(target: str) -> str:
 
 
 def link_layers(built: Path) -> None:
-    """Hard-link both layers into every built function, and take them off the built template.
+    """Hard-link the layers of every built function into it, and take them off the built template.
 
     A function's own files win over a layer's, as on AWS.
     """
@@ -67,12 +75,11 @@ def link_layers(built: Path) -> None:
 
     template = built / "template.yaml"
     document = yaml_parse(template.read_text())
-    resources = document["Resources"]
+    resources, shared = document["Resources"], document["Globals"]["Function"].pop("Layers")
     for resource in resources.values():
         if resource["Type"] == "AWS::Serverless::Function":
-            for layer in LAYERS:
+            for layer in (one["Ref"] for one in [*shared, *resource["Properties"].pop("Layers", ())]):
                 _link_tree(built / layer / "python", built / resource["Properties"]["CodeUri"])
-    document["Globals"]["Function"].pop("Layers")
     for layer in LAYERS:
         resources.pop(layer)
     template.write_text(yaml.safe_dump(_plain(document), sort_keys=False))

@@ -7,6 +7,7 @@ it also holds `ingest:write`. Verbs do not imply each other (`write` does not in
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -21,8 +22,12 @@ FAMILIES: Final = frozenset(
     (
         *("admin", "approvals", "contracts", "decisions", "defend", "evals", "events", "feeds", "incidents"),
         *("ingest", "jobs", "journal", "llm", "map", "notify", "policies", "publish", "social", "tokens", "topology"),
+        "use",
     )
 )
+#: The family whose verbs are a project's own words: what contracts of services ask their callers to hold.
+USE: Final = "use"
+_WORD: Final = re.compile(r"[a-z0-9][a-z0-9._:/-]{0,63}", re.ASCII)
 VERBS: Final = frozenset({"read", "write", "run", "approve", "*"})
 MAX_SCOPES: Final = 32
 #: Longest time, in seconds, for which a revoked key may still be answered from a cache.
@@ -33,8 +38,12 @@ _NO_RECORD: Final = bytes(32)
 
 
 def valid_scope(text: str) -> bool:
-    """Whether `text` is exactly one scope of the grammar: a known family, a colon, a known verb or `*`."""
+    """Whether `text` is exactly one scope of the grammar: a known family, a colon, a known verb or `*`; after `use:`
+    any word of a contract.
+    """
     family, colon, verb = text.partition(":")
+    if family == USE:
+        return verb == "*" or _WORD.fullmatch(verb) is not None
     return bool(colon) and family in FAMILIES and verb in VERBS
 
 

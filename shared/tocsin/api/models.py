@@ -372,6 +372,95 @@ class TokenKeysRotation(Body):
     compromised: bool = False
 
 
+class Document(Body):
+    """A body that its room reads and checks itself; the schema shown is the room's."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    @classmethod
+    def described(cls) -> dict[str, Any]:
+        raise NotImplementedError
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _core: Any, _handler: Any) -> dict[str, Any]:
+        return {"title": cls.__name__, **cls.described()}
+
+
+class ContractInput(Document):
+    """A contract as its owner sends it."""
+
+    @classmethod
+    def described(cls) -> dict[str, Any]:
+        from tocsin.decisions import contracts
+
+        return contracts.sent_schema()
+
+
+class ContractImport(Body):
+    """A contract inside an A2A agent card or an entry of an MCP registry; exactly one of them."""
+
+    agent_card: dict[str, Any] | None = None
+    server: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.agent_card is None) == (self.server is None):
+            raise ValueError("send agent_card or server")
+        return self
+
+
+class ContractMove(Body):
+    """Where the version goes: draft, active, draining, retired, in this order."""
+
+    state: Literal["active", "draining", "retired"]
+
+
+class Heartbeat(Body):
+    """Nothing is needed."""
+
+
+class RouteInput(Document):
+    """A request, or up to 100 as `requests`. `principal` is the key that asks; `scopes` are those it holds as use:…
+    when left out. `reasons` says what became of every service; true when left out.
+    """
+
+    @classmethod
+    def described(cls) -> dict[str, Any]:
+        from tocsin.decisions import asking
+
+        return asking.schema()
+
+
+class DiscoverInput(Document):
+    """A request of which only capabilities are needed."""
+
+    @classmethod
+    def described(cls) -> dict[str, Any]:
+        from tocsin.decisions import asking
+
+        return asking.discover_schema()
+
+
+class GoalInput(Document):
+    """What is wanted of what there is."""
+
+    @classmethod
+    def described(cls) -> dict[str, Any]:
+        from tocsin.decisions import asking
+
+        return asking.goal_schema()
+
+
+class PolicyInput(Document):
+    """A whole policy."""
+
+    @classmethod
+    def described(cls) -> dict[str, Any]:
+        from tocsin.decisions import policies
+
+        return policies.json_schema()
+
+
 Model = TypeVar("Model", bound=Body)
 
 

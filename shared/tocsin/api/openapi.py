@@ -30,6 +30,7 @@ _GROUPS: Final[Mapping[str, str]] = {
     "calibration": "How well scores foretold verdicts, and what was learned from them.",
     "access": "Who may do what: projects, keys, people, approvals, tokens; and what was used.",
     "privacy": "Export, deletion and erasure, each with a second person's approval, and the receipts of it.",
+    "decisions": "Which service may do what is asked, and the proof of it; see decisions.md.",
     "delivery": "Who is told of what, and the account of it.",
     "journal": "What was done, decided, refused or changed, and the proof of it.",
     "operations": "How Tocsin itself is doing.",
@@ -43,6 +44,11 @@ _PLACES: Final[Mapping[str, str]] = {
     "key_id": "The public id of an API key.",
     "project": "Any number; the key decides.",
     "routing_key": "Any word; the key decides.",
+}
+_WITHIN: Final[Mapping[str, str]] = {
+    "job": "Id of the job.",
+    "pseudonym": "The pseudonym.",
+    "version": "Number of the version.",
 }
 _STATUS_WORDS: Final[Mapping[int, str]] = {
     200: "Done.",
@@ -275,7 +281,7 @@ def _parameters(route: Route) -> list[Json]:
                 "name": route.within,
                 "in": "path",
                 "required": True,
-                "description": f"Id of the {route.within}." if route.within == "job" else "The pseudonym.",
+                "description": _WITHIN[route.within],
                 "schema": {"type": "string"},
                 "examples": shown,
             }

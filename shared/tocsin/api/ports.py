@@ -25,6 +25,7 @@ from tocsin.signals.incidents import Incident
 
 if TYPE_CHECKING:
     from tocsin.access.tokens import Tokens
+    from tocsin.decisions.deciding import Decider
 
 Json = dict[str, Any]
 #: Most log segments that one request may open. A listing that needs more answers a partial page.
@@ -221,6 +222,28 @@ class Front(Protocol):
 
     @property
     def origin(self) -> str | None: ...
+
+
+class PolicyHistory(Protocol):
+    def policies(self, before: int | None, limit: int) -> Sequence[Json]:
+        """Policies that were in force, newest first, of versions below `before`: version, policy, at (Unix ms)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRooms:
+    """What routing stands on, by project. `check_url` refuses addresses that may not be called; `verify` says whether
+    an Ed25519 signature (public key, message, signature) is good; `now` is Unix ms.
+    """
+
+    decider: Callable[[str], Decider]
+    history: Callable[[str], PolicyHistory]
+    check_url: Callable[[str], None]
+    verify: Callable[[bytes, bytes, bytes], bool]
+    access: Callable[[], AccessRooms]
+    cursor_key: bytes
+    now: Callable[[], int]
+    origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from tocsin.api.models import Tier
 
@@ -618,3 +618,177 @@ class PartsAnswer(Shape):
 
     status: Literal["up", "degraded", "down"]
     parts: list[Part]
+
+
+class Named(Shape):
+    """A version of a service."""
+
+    name: str
+    version: int
+
+
+class ContractAnswer(Shape):
+    """A contract as it stands in the registry; schemas/contract.json."""
+
+    contract: dict[str, Any]
+
+
+class ContractMoved(ContractAnswer):
+    """`retire_at` is there for a draining version."""
+
+    retire_at: Time | None = None
+
+
+class ContractShown(ContractAnswer):
+    """With what is known of the service now: why it is `down`, and whether its promises were watched and held."""
+
+    down: str | None
+    attested: bool
+
+
+class ContractPage(Shape):
+    """By name and version."""
+
+    PAGED = True
+    items: list[ContractShown]
+
+
+class ContractVersions(Shape):
+    """By version."""
+
+    items: list[ContractShown]
+
+
+class BeatAnswer(Shape):
+    """Until when the version counts as there."""
+
+    holds_until: Time
+
+
+class AgentCard(Open):
+    """A2A agent card, protocol 1.0."""
+
+    name: str
+
+
+class ServerEntry(Open):
+    """server.json of an MCP registry."""
+
+    name: str
+
+
+class ReasonShown(Named):
+    """`winner`, `dominated`, or the first gate or rule that kept the service out."""
+
+    reason: str
+
+
+class Candidate(ContractShown):
+    """Less `weight` is better; a whole number in text."""
+
+    weight: str
+
+
+class Discovered(Shape):
+    """Admissible ones best first, and why every other version is not."""
+
+    items: list[Candidate]
+    excluded: list[ReasonShown]
+
+
+class Receipt(Shape):
+    """Digests (SHA-256, hex) of what was decided by, and the decision."""
+
+    v: int
+    request: str
+    snapshot: str
+    health: str
+    decision: Named | None
+
+
+class RouteOutcome(Shape):
+    """`decision` is null when no service is admissible."""
+
+    decision_id: str
+    decision: Named | None
+    reasons: list[ReasonShown] | None
+    guarantees: dict[str, Any]
+    receipt: Receipt
+
+
+class RouteOutcomes(Shape):
+    """In the order of the requests."""
+
+    items: list[RouteOutcome]
+
+
+class RouteAnswer(RootModel[RouteOutcome | RouteOutcomes]):
+    """One outcome, or items for several requests."""
+
+    PAGED: ClassVar[bool] = False
+
+
+class PlanStep(Named):
+    """A call, and for each input where it comes from."""
+
+    inputs: dict[str, dict[str, Any]]
+
+
+class PlanAnswer(Shape):
+    """`steps` is null when nothing stays within the limits."""
+
+    decision_id: str
+    steps: list[PlanStep] | None
+    guarantees: dict[str, Any]
+    receipt: dict[str, Any]
+
+
+class DecisionAnswer(Shape):
+    """What is kept of a decision."""
+
+    decision_id: str
+    receipt: dict[str, Any]
+    request: dict[str, Any]
+
+
+class CertificateOf(Shape):
+    decision_id: str
+    certificate: dict[str, Any]
+
+
+class CertificateAnswer(Shape):
+    """Certificates of decisions by one snapshot and health."""
+
+    form: Literal["full", "short"]
+    snapshot: dict[str, Any]
+    health: dict[str, Any]
+    certificates: list[CertificateOf]
+
+
+class PolicyShown(Shape):
+    policy: dict[str, Any]
+
+
+class PolicyKept(PolicyShown):
+    published_at: Time
+
+
+class PolicyPage(Shape):
+    """Newest first."""
+
+    PAGED = True
+    items: list[PolicyKept]
+
+
+class PolicyWitness(Shape):
+    """A request and a service, by the attributes that the rules read, for which the two policies differ."""
+
+    request: dict[str, Any]
+    service: dict[str, Any]
+
+
+class PolicyMeaning(PolicyShown):
+    """What the policy allows and forbids that the one in force does not; null is a proof that there is nothing."""
+
+    newly_allows: PolicyWitness | None
+    newly_forbids: PolicyWitness | None

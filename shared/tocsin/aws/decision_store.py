@@ -79,7 +79,7 @@ class DynamoPointer:
         if deed is not None:
             writes += outbox_writes(self._table, [evidence.of_deed(self._project, deed, data, now)], now)
             if deed.sort == "policy":
-                kept = keys.document_version(self._project, "policy", deed.content["version"])
+                kept = keys.policy(self._project, deed.content["version"])
                 writes.append(self._table.put_write(kept, {"z": pack(deed.content), "at": now}))
         try:
             self._table.transact(writes, tries=1)
@@ -96,10 +96,8 @@ class DynamoPointer:
 
     def policies(self, before: int | None, limit: int) -> list[Row]:
         """Kept policies, newest first: version, policy, at (Unix ms)."""
-        high = None if before is None else f"{before - 1:09d}"
-        rows = self._table.query(
-            keys.document_version(self._project, "policy", 0).pk, high=high, newest_first=True, limit=limit
-        )
+        high = None if before is None else keys.policy(self._project, before - 1).sk
+        rows = self._table.query(keys.policy_partition(self._project), high=high, newest_first=True, limit=limit)
         return [{"version": int(row["sk"]), "policy": unpack(row["z"]), "at": row["at"]} for row in rows]
 
 

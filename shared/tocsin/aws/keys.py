@@ -311,6 +311,15 @@ def registry(project: str) -> Key:
     return Key(partition(project, "registry"), "pointer")
 
 
+def policy_partition(project: str) -> str:
+    return partition(project, "policies")
+
+
+def policy(project: str, version: int) -> Key:
+    """A policy that was put in force."""
+    return Key(policy_partition(project), f"{version:016d}")
+
+
 def service_partition(project: str) -> str:
     return partition(project, "svc")
 

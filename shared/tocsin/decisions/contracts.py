@@ -37,7 +37,7 @@ MAX_BYTES: Final = 32_768
 #: How long a change may take from the reading of the clock to its effect, clocks that disagree included.
 PUBLISH_MS: Final = 60_000
 
-#: What an owner sends. All but owner and signature are required, and those go together.
+#: What an owner sends. All but endpoint, owner and signature are required, and the last two go together.
 SENT: Final[Mapping[str, Schema]] = {
     "name": documents.text("[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?", "The service."),
     "version": documents.integer(1, MAX_VERSION, "Greater than every version before it."),
@@ -52,10 +52,11 @@ SENT: Final[Mapping[str, Schema]] = {
     "error_ppb": documents.integer(0, PPB, "Share of calls that fail or take longer, in 1e-9."),
     "deterministic": {"type": "boolean", "description": "Whether equal inputs give equal outputs."},
     "lease_ms": documents.integer(1, 86_400_000, "How long a call may run, and how long a heartbeat holds."),
+    "endpoint": documents.text("https?://[!-~]{1,2040}", "Where the service is called."),
     "owner": documents.text("[A-Za-z0-9+/]{43}=", "Ed25519 public key of the owner, in base64."),
     "signature": documents.text("[A-Za-z0-9+/]{86}==", "Ed25519 signature over the fields above in canonical form."),
 }
-OPTIONAL: Final = frozenset({"owner", "signature"})
+OPTIONAL: Final = frozenset({"endpoint", "owner", "signature"})
 #: What only Tocsin writes.
 SERVER_SET: Final[Mapping[str, Schema]] = {
     "state": {**documents.choice(STATES, "Where the version is in its life."), "readOnly": True},
@@ -63,12 +64,17 @@ SERVER_SET: Final[Mapping[str, Schema]] = {
 }
 _SCHEMA: Final = documents.closed({**SENT, **SERVER_SET}, frozenset(SENT) - OPTIONAL)
 _SETS: Final = ("capabilities", "scopes")
+_TOGETHER: Final = {"owner": ["signature"], "signature": ["owner"]}
 
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of a contract; fields that only Tocsin sets are readOnly, and refused when sent."""
-    together = {"owner": ["signature"], "signature": ["owner"]}
-    return {**_SCHEMA, "properties": dict(_SCHEMA["properties"]), "dependentRequired": together}
+    return {**_SCHEMA, "properties": dict(_SCHEMA["properties"]), "dependentRequired": _TOGETHER}
+
+
+def sent_schema() -> dict[str, Any]:
+    """JSON Schema of a contract as an owner sends it."""
+    return {**documents.closed(SENT, frozenset(SENT) - OPTIONAL), "dependentRequired": _TOGETHER}
 
 
 def validate(sent: Any, now_ms: int) -> Contract:

@@ -10,10 +10,11 @@ from tocsin.decisions import certificates
 from tocsin.decisions.contracts import service_id
 from tocsin.decisions.control import Watch
 from tocsin.decisions.control import health as health_now
-from tocsin.decisions.plans import guarantees
+from tocsin.decisions.plans import Goal, Planned, guarantees, plan
 from tocsin.decisions.ports import ControlStore, Decided, DecisionLog, decision_ids
 from tocsin.decisions.routing import Engine, Health, Receipt, Request, Verdict, health_of
 from tocsin.decisions.snapshots import Registry, Snapshot
+from tocsin.kernel.canonical import canonical_json
 from tocsin.kernel.errors import Retry
 from tocsin.kernel.ids import new_id
 
@@ -86,13 +87,8 @@ class Decider:
                 return after
         raise Retry("health keeps changing")
 
-    def decide(self, requests: Sequence[Request], *, explain: bool) -> list[Outcome]:
+    def decide(self, requests: Sequence[Request], engine: Engine, health: Health, *, explain: bool) -> list[Outcome]:
         """Decisions by one snapshot and one health, kept together before they are answered."""
-        engine, health = self.world()
-        return self.decided(requests, engine, health, explain=explain)
-
-    def decided(self, requests: Sequence[Request], engine: Engine, health: Health, *, explain: bool) -> list[Outcome]:
-        """The same by what the caller has looked at."""
         receipts = [engine.decide(request, health) for request in requests]
         batch = new_id("dec", self.now_ms())
         pairs = zip(receipts, requests, strict=True)
@@ -108,19 +104,31 @@ class Decider:
             made.append(Outcome(name, receipt, engine.explain(request, health) if explain else None, holds))
         return made
 
+    def plan(self, goal: Goal) -> tuple[str, Planned]:
+        """A plan by the current snapshot and health, kept like a decision."""
+        engine, health = self.world()
+        planned = plan(goal, engine.snapshot, health)
+        name = new_id("dec", self.now_ms())
+        self.log.append(name, [Decided(planned.certificate["receipt"], goal.document)])
+        return name, planned
+
     def proof(self, kept: Mapping[str, Decided], form: str) -> Proof:
         """Certificates of kept decisions by one snapshot and health. Raises Retry while an input is out of reach."""
-        receipts = {name: certificates.receipt_of(one.receipt) for name, one in kept.items()}
-        first = next(iter(receipts.values()))
-        held = self.log.health(first.health)
+        first = next(iter(kept.values())).receipt
+        held = self.log.health(first["health"])
         if held is None:
             raise Retry("the health document is not readable")
-        engine, health = self._engine(self.registry.at(first.snapshot)), health_of(held)
-        made = {
-            name: certificates.derive(receipt, engine, Request(kept[name].request), health, form)
-            for name, receipt in receipts.items()
-        }
+        engine, health = self._engine(self.registry.at(first["snapshot"])), health_of(held)
+        if "plan" in first:  # its certificate has one form, and is checked with the whole snapshot
+            form = "full"
+        made = {name: self._certificate(one, engine, health, form) for name, one in kept.items()}
         return Proof(form, certificates.context(engine, form), certificates.health_document(health), made)
+
+    def _certificate(self, kept: Decided, engine: Engine, health: Health, form: str) -> bytes:
+        if "plan" not in kept.receipt:
+            receipt = certificates.receipt_of(kept.receipt)
+            return certificates.derive(receipt, engine, Request(kept.request), health, form)
+        return canonical_json(plan(Goal(kept.request), engine.snapshot, health).certificate)
 
 
 def _later(watch: Watch | None, since_ms: int) -> Watch:

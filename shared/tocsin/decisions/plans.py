@@ -77,6 +77,11 @@ class Made:
     inputs: tuple[tuple[str, Made], ...] = ()
 
 
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a goal."""
+    return dict(_GOAL)
+
+
 def goal_of(sent: Any) -> Goal:
     """The goal that a caller sent, in its one form. Raises Refusal ERR_SCHEMA."""
     documents.check(sent, _GOAL, "goal")

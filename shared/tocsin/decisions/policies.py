@@ -97,6 +97,18 @@ _SCHEMA: Final = documents.closed(
 )
 
 
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a policy; conditions are described at the top of this module."""
+    profiles = {
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 32,
+        "additionalProperties": dict(_PROFILE),
+        "description": "Weights of cost, latency, error and missing trust, by the profile's name.",
+    }
+    return {**_SCHEMA, "properties": {**_SCHEMA["properties"], "profiles": profiles}}
+
+
 class _Unfit(Exception):
     """A condition outside the language: where, which rule, how to fix it."""
 

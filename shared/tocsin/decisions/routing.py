@@ -180,6 +180,11 @@ class Receipt:
         return {"v": 1, "request": self.request, "snapshot": self.snapshot, "health": self.health, "decision": chosen}
 
 
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a request."""
+    return dict(_REQUEST)
+
+
 def request_of(sent: Any) -> Request:
     """The request that a caller sent, in its one form. Raises Refusal ERR_SCHEMA."""
     documents.check(sent, _REQUEST, "request")

@@ -27,7 +27,12 @@ Kind = Literal["export", "deletion", "erasure", "retention"]
 #: What stands in the place of an erased pseudonym: of the same form, and the same for everybody.
 ERASED: Final = "usr_erased" + "x" * 20
 #: Objects of a project by what the phase is called.
-PREFIXES: Final[Mapping[str, str]] = {"segments": "segments", "claims": "claim", "exports": "exports"}
+PREFIXES: Final[Mapping[str, str]] = {
+    "segments": "segments",
+    "claims": "claim",
+    "exports": "exports",
+    "registry": "registry",
+}
 _COUNT: Final = "count:"
 _REMOVING: Final[Mapping[str, tuple[str, ...]]] = {
     "deletion": ("data_keys", "rows", *PREFIXES, "dead_letters"),

@@ -27,6 +27,7 @@ _COUNTED: Final[Mapping[str, str]] = {
     "segments": "bucket segments/",
     "claims": "bucket claim/",
     "exports": "bucket exports/",
+    "registry": "bucket registry/",
     "dead_letters": "dead letters",
     "data_keys": "data keys",
 }
