@@ -57,8 +57,8 @@ def _registered(call: Call, rooms: DecisionRooms, sent: Any) -> Answer:
     contracts.check_signature(contract, rooms.verify)
     if "endpoint" in contract:
         rooms.check_url(contract["endpoint"])
-    edit, deed = changes.register(contract), changes.deed_of("register", contract)
-    snapshot = rooms.decider(call.project).registry.publish(edit, deed)
+    publish = rooms.decider(call.project).registry.publish
+    snapshot = publish(changes.register(contract), changes.deed_of("register"))
     where = f"/v1/contracts/{contract['name']}/versions/{contract['version']}"
     return Answer({"contract": contract}, {"snapshot": snapshot.name}, 201, {"Location": where})
 
@@ -78,7 +78,7 @@ def import_contract(call: Call, rooms: DecisionRooms) -> Answer:
 
 def add_version(call: Call, rooms: DecisionRooms) -> Answer:
     """Register a further version of a service that is registered."""
-    if not _versions(rooms.decider(call.project).registry.current(), call.id):
+    if not _versions(rooms.decider(call.project).registry.latest(), call.id):
         not_found()
     if call.document.get("name") != call.id:
         raise Refusal("ERR_SCHEMA", "The contract is of another name.", [Detail("name", "path", f"send {call.id}")])
@@ -87,7 +87,7 @@ def add_version(call: Call, rooms: DecisionRooms) -> Answer:
 
 def list_contracts(call: Call, rooms: DecisionRooms) -> Answer:
     """Registered versions by name and version."""
-    engine, health = rooms.decider(call.project).world()
+    engine, health = rooms.decider(call.project).world(latest=True)
     state, capability = call.query.get("state"), call.query.get("capability")
     held = engine.snapshot.contracts
 
@@ -107,23 +107,23 @@ def list_contracts(call: Call, rooms: DecisionRooms) -> Answer:
 
 def list_versions(call: Call, rooms: DecisionRooms) -> Answer:
     """All versions of a service."""
-    engine, health = rooms.decider(call.project).world()
+    engine, health = rooms.decider(call.project).world(latest=True)
     found = [_shown(one, health) for one in _versions(engine.snapshot, call.id)]
     return Answer({"items": found}) if found else not_found()
 
 
 def get_version(call: Call, rooms: DecisionRooms) -> Answer:
     """One version of a service."""
-    engine, health = rooms.decider(call.project).world()
+    engine, health = rooms.decider(call.project).world(latest=True)
     return Answer(_shown(_found(engine.snapshot, call), health))
 
 
 def move_version(call: Call, rooms: DecisionRooms) -> Answer:
     """Bring a version into its next state."""
-    registry, state, now = rooms.decider(call.project).registry, call.taken(models.ContractMove).state, rooms.now()
-    after = contracts.moved(_found(registry.current(), call), state, now, registry.staleness_ms)
-    edit = changes.move(*identity(after), state, now, registry.staleness_ms)
-    snapshot = registry.publish(edit, changes.deed_of(_VERBS[state], after))
+    registry, state = rooms.decider(call.project).registry, call.taken(models.ContractMove).state
+    edit = changes.move(call.id, int(call.part), state, rooms.now(), registry.staleness_ms)
+    snapshot = registry.publish(edit, changes.deed_of(_VERBS[state]))
+    after = _found(snapshot, call)
     data: Json = {"contract": after}
     if state == "draining":
         data["retire_at"] = clock.rfc3339(contracts.retire_after_ms(after, registry.staleness_ms))
@@ -133,13 +133,13 @@ def move_version(call: Call, rooms: DecisionRooms) -> Answer:
 def beat(call: Call, rooms: DecisionRooms) -> Answer:
     """The owner says that the service is there; it holds for its lease."""
     decider, now = rooms.decider(call.project), rooms.now()
-    contract = _found(decider.registry.current(), call)
+    contract = _found(decider.registry.latest(), call)
     decider.control.beat(service_id(contract), now)
     return Answer({"holds_until": clock.rfc3339(now + contract["lease_ms"])})
 
 
 def _exported(call: Call, rooms: DecisionRooms) -> Contract:
-    contract = _found(rooms.decider(call.project).registry.current(), call)
+    contract = _found(rooms.decider(call.project).registry.latest(), call)
     if "endpoint" not in contract:
         fix = "register a version with an endpoint"
         raise Refusal("ERR_CONFLICT", "The contract says no address.", [Detail("endpoint", "required", fix)])
@@ -160,7 +160,7 @@ def get_server_entry(call: Call, rooms: DecisionRooms) -> Answer:
 
 def discover(call: Call, rooms: DecisionRooms) -> Answer:
     """Who could do it, best first, and why every other version cannot."""
-    engine, health = rooms.decider(call.project).world()
+    engine, health = rooms.decider(call.project).world(latest=True)
     request, policy = asking.discovery_of(call.document, caller_of(call.principal)), engine.snapshot.policy
     weights = weights_of(request, policy)
     found, excluded = [], []
@@ -234,7 +234,7 @@ def get_certificate(call: Call, rooms: DecisionRooms) -> Answer:
 
 def get_policy(call: Call, rooms: DecisionRooms) -> Answer:
     """The policy in force."""
-    snapshot = rooms.decider(call.project).registry.current()
+    snapshot = rooms.decider(call.project).registry.latest()
     return Answer({"policy": snapshot.policy}, {"snapshot": snapshot.name})
 
 

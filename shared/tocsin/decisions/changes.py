@@ -17,9 +17,14 @@ from tocsin.kernel.errors import Detail, Refusal
 EditOf = Callable[[Snapshot], Edit]
 
 
-def deed_of(verb: str, contract: Contract) -> Deed:
-    """What is recorded of a change of a contract."""
-    return Deed(verb, "contract", f"{contract['name']}-v{contract['version']}", contract)
+def deed_of(verb: str) -> Callable[[Edit], Deed]:
+    """What is recorded of an edit that puts one contract."""
+
+    def deed(edit: Edit) -> Deed:
+        (contract,) = edit.put
+        return Deed(verb, "contract", f"{contract['name']}-v{contract['version']}", contract)
+
+    return deed
 
 
 def register(contract: Contract) -> EditOf:

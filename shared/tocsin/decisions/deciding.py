@@ -56,9 +56,9 @@ class Decider:
     _engines: dict[str, Engine] = field(default_factory=dict, init=False)
     _health: tuple[Health, str, int] | None = field(default=None, init=False)
 
-    def world(self) -> tuple[Engine, Health]:
-        """What is decided by now. Raises Retry when it cannot be known."""
-        engine = self._engine(self.registry.current())
+    def world(self, *, latest: bool = False) -> tuple[Engine, Health]:
+        """What is decided by now, or the latest, which one's own changes are in. Raises Retry when it is unknown."""
+        engine = self._engine(self.registry.latest() if latest else self.registry.current())
         return engine, self._healthy(engine.snapshot)
 
     def _engine(self, snapshot: Snapshot) -> Engine:

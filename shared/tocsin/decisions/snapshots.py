@@ -178,9 +178,13 @@ class Registry:
                 return self._held[0]
             raise
 
-    def publish(self, edit_of: Callable[[Snapshot], Edit], deed: Deed | None = None) -> Snapshot:
-        """Apply the edit that `edit_of` makes of the current snapshot; it is asked again when another came first. The
-        deed is recorded with the change.
+    def latest(self) -> Snapshot:
+        """The snapshot that is current now. Raises Retry when that cannot be known."""
+        return self._read(self.now_ms())[0]
+
+    def publish(self, edit_of: Callable[[Snapshot], Edit], deed_of: Callable[[Edit], Deed] | None = None) -> Snapshot:
+        """Apply the edit that `edit_of` makes of the current snapshot; it is asked again when another came first. What
+        `deed_of` makes of the edit is recorded with the change.
 
         Whatever `edit_of` raises passes through. Raises Retry when it keeps losing, or when it has become too late
         for times that the edit carries.
@@ -202,7 +206,7 @@ class Registry:
                 self.store.create(f"steps/{after.name}", moved.data())
             if self.now_ms() - began > PUBLISH_MS // 2:
                 raise Retry("publishing took too long")
-            if self.pointer.swap(moved.data(), token, deed):
+            if self.pointer.swap(moved.data(), token, deed_of(edit) if deed_of else None):
                 self._held = (after, began)
                 return after
         raise Retry("others keep publishing")
