@@ -7,7 +7,7 @@ for, which is why imports that only some functions need stand inside the functio
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache, partial
@@ -21,7 +21,8 @@ from tocsin.aws.queues import Queue, SealedQueue, open_message
 from tocsin.aws.secrets import secret
 from tocsin.aws.table import Table
 from tocsin.entry import logger, note
-from tocsin.kernel import clock
+from tocsin.kernel import clock, strict_json
+from tocsin.kernel.canonical import canonical_json
 from tocsin.kernel.errors import Refusal, Retry
 from tocsin.kernel.sealing import Sealer
 from tocsin.settings import settings
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from tocsin.connectors.alertmanager import Alertmanager
     from tocsin.connectors.reception import Reception
     from tocsin.decisions.deciding import Decider
+    from tocsin.decisions.invoking import Invoker
+    from tocsin.decisions.ports import Dialled
     from tocsin.defense.healing import Supervisor
     from tocsin.delivery.digest import Digester
     from tocsin.delivery.dispatch import Dispatcher
@@ -747,6 +750,42 @@ def _decider(project: str) -> Decider:
     )
 
 
+def _dial(url: str, payload: object, headers: Mapping[str, str], within_ms: int) -> Dialled:
+    """Implements Dial by the guard of outbound requests."""
+    from tocsin.decisions.ports import Dialled
+    from tocsin.delivery import egress
+
+    sent = {**headers, "Content-Type": "application/json", "User-Agent": "tocsin"}
+    started = time.perf_counter_ns()
+
+    def took() -> int:
+        return (time.perf_counter_ns() - started) // 1000
+
+    try:
+        target = egress.check(url, egress.resolve_dns, egress.parse_allow(settings().egress_allow))
+    except (Refusal, Retry):
+        return Dialled(failure="unreached", took_us=took())
+    try:
+        timeouts = egress.Timeouts(min(2.0, within_ms / 1000), within_ms / 1000)
+        answer = egress.post(target, canonical_json(payload), sent, timeouts)
+        output = strict_json.read(answer.body) if answer.body else None
+    except Retry:
+        return Dialled(failure="timeout", took_us=took())
+    except Refusal:  # not JSON
+        return Dialled(answer.status, None, took(), "" if answer.status >= 300 else "type")
+    stated = answer.headers.get("x-cost-pusd", "")
+    cost = int(stated) if stated.isascii() and stated.isdigit() and len(stated) <= 15 else None
+    return Dialled(answer.status, output, took(), "", cost)
+
+
+@lru_cache(maxsize=_DECIDERS)
+def _invoker(project: str) -> Invoker:
+    from tocsin.aws.decision_store import DynamoCalls
+    from tocsin.decisions.invoking import Invoker
+
+    return Invoker(_decider(project), DynamoCalls(table(), sealer(), project), _dial, clock.now_ms)
+
+
 @lru_cache(maxsize=1)
 def decisions() -> DecisionRooms:
     from tocsin.api.ports import DecisionRooms
@@ -761,6 +800,7 @@ def decisions() -> DecisionRooms:
 
     return DecisionRooms(
         decider=_decider,
+        invoker=_invoker,
         history=lambda project: DynamoPointer(table(), project),
         check_url=check_url,
         verify=verify_ed25519,

@@ -36,8 +36,11 @@ WITH_ID = [one for one in KEYED if "{id}" in str(one.values[1])]
 #: Scopes that together open every route.
 EVERYTHING = (
     *("ingest:write", "events:*", "incidents:*", "topology:*", "notify:*", "admin:*", "approvals:*", "tokens:*"),
-    "journal:*",
+    *("journal:*", "contracts:*", "policies:*", "decisions:*", "use:*"),
 )
+#: A contract without an address, which would be looked up, and what may be asked of it.
+CONTRACT = {name: value for name, value in BY_ID["register_contract"].examples[0].body.items() if name != "endpoint"}
+ASKED = {**BY_ID["route"].examples[0].body, "profile": "balanced"}
 #: Operations that end what others of the same id need, or fit one state only: tried last, in this order.
 LAST = ("approve", "reject", "merge_incidents", "delete_channel", "remove_person", "revoke_key")
 
@@ -68,6 +71,8 @@ class Owned:
             return {"incidents": [self.ids["other incident"]]}
         if route.operation_id == "split_incident":
             return {"events": [self.ids["event"]]}
+        if route.operation_id == "add_contract_version":
+            return {**CONTRACT, "version": 2}
         if route.operation_id == "put_routing":
             return {"rules": []}
         return route.examples[0].body
@@ -110,6 +115,8 @@ def owned(deployed: Deployed) -> Owned:
         "other incident": deployed.get("/v1/events/e-2", key)["incident_id"],
         "channel": channel["id"],
         "entry": str(entry(deployed, key)),
+        "contract": deployed.made("/v1/contracts", CONTRACT, key)["contract"]["name"],
+        "decision": deployed.call("POST", "/v1/route", ASKED, key=key).body["data"]["decision_id"],
     }
     return Owned(project, key, ids)
 

@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from tests.stack.conftest import Deployed, Reply, eventually
@@ -241,12 +243,96 @@ def test_discovery_names_every_exclusion_and_a_plan_is_proved(desk: Desk, tmp_pa
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+class Services:
+    """Local services on the one private address that may be called: each answers by its path what it is told to."""
+
+    def __init__(self, address: str) -> None:
+        self.posts: list[tuple[str, dict[str, str], Any]] = []
+        self.answers: dict[str, tuple[int, Any]] = {}
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                outer.posts.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
+                status, answer = outer.answers[self.path]
+                data = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.send_header("X-Cost-Pusd", "7")
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        where = urlsplit(address)
+        self.server = ThreadingHTTPServer((str(where.hostname), where.port or 0), Handler)
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+
+@pytest.fixture
+def services(deployed: Deployed) -> Iterator[Services]:
+    made = Services(deployed.contract["receiver"])
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+def test_a_call_goes_through_the_engine_and_around_who_fails(desk: Desk, services: Services) -> None:
+    """The cheaper service fails: its breaker opens, and calls go to the other; what may be spent then ends."""
+    latency = {"latency_us": 10_000_000, "error_ppb": 400_000_000, "capabilities": ["fax.send"]}
+    base = desk.deployed.contract["receiver"]
+    for name, cost in (("fax-cheap", 10), ("fax-sure", 1_000_000_000)):
+        made = service(name, cost, endpoint=f"{base}/{name}", **latency)
+        assert desk.call("POST", "/v1/contracts", made).status == 201
+        assert desk.move(name, "active").status == 200
+    services.answers = {"/fax-cheap": (500, {}), "/fax-sure": (200, {"id": "fax-1"})}
+    eventually(lambda: desk.winner(capabilities=["fax.send"]) == "fax-cheap", every_s=0.1)
+
+    def call(n: int, **fields: Any) -> Any:
+        asked = {"call_id": f"fax-{n}", "request": {**ASKED, "capabilities": ["fax.send"]}, "payload": {"to": "x"}}
+        return desk.data("POST", "/v1/invoke", asked | fields)
+
+    def outcomes(made: Any) -> list[tuple[str, str]]:
+        return [(one["service"], one["outcome"]) for one in made["attempts"]]
+
+    assert outcomes(call(0)) == [("fax-cheap@1", "budget")], "without a limit only what is free is called"
+    assert services.posts == []
+    desk.data("PUT", "/v1/spending", {"limit_pusd": 1_000_000_100})
+    made = call(1, retries=1)
+    assert (made["status"], made["output"]) == ("done", {"id": "fax-1"})
+    assert outcomes(made) == [("fax-cheap@1", "failed"), ("fax-sure@1", "kept")]
+    assert call(1, retries=1) == {**made, "repeated": True}
+    assert [path for path, _, _ in services.posts] == ["/fax-cheap", "/fax-sure"]
+    assert {headers["idempotency-key"] for _, headers, _ in services.posts} == {"fax-1"}
+    assert desk.call("POST", "/v1/invoke", {"call_id": "fax-1", "request": ASKED, "payload": {"to": "y"}}).status == 422
+    for one in made["attempts"]:
+        kept = desk.data("GET", f"/v1/decisions/{one['decision_id']}/certificate")
+        assert len(kept["certificates"]) == 1
+
+    for n in range(2, 6):
+        assert outcomes(call(n)) == [("fax-cheap@1", "failed")]
+    down = desk.data("GET", "/v1/contracts/fax-cheap/versions/1")
+    eventually(lambda: desk.data("GET", "/v1/contracts/fax-cheap/versions/1")["down"] == "breaker", every_s=0.1)
+    assert down["contract"]["state"] == "active"
+    eventually(lambda: desk.winner(capabilities=["fax.send"]) == "fax-sure", every_s=0.1)
+    spent = desk.data("GET", "/v1/spending")
+    assert (spent["held_pusd"], spent["spent_pusd"]) == (0, 7 * 6)
+    assert call(6)["service"] == "fax-sure@1"
+    desk.data("PUT", "/v1/spending", {"limit_pusd": 50})
+    assert outcomes(call(7)) == [("fax-sure@1", "budget")]
+    wrong = desk.call("POST", "/v1/invoke", {"request": ASKED, "payload": {"to": 7}})
+    assert (wrong.status, wrong.body["error"]["details"][0]["field"]) == (400, "payload")
+
+
 def test_what_was_done_is_in_the_journal(desk: Desk) -> None:
     tick = json.dumps({"tick": {"at": now_ms()}})
     outputs = desk.deployed.outputs
     desk.deployed.client("sqs").send_message(QueueUrl=outputs["SealQueueUrl"], MessageBody=tick)
     wanted = {f"contract.{word}" for word in ("registered", "activated", "drained", "retired")}
-    wanted |= {"policy.published", "decision.made", "health.changed"}
+    wanted |= {"policy.published", "decision.made", "health.changed", "call.done", "call.failed", "call.refused"}
+    wanted.add("spending.limited")
 
     def kinds() -> bool:
         found: set[str] = set()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
-from tests.rooms.decisions.memory import Cell, Control, Objects
+from tests.rooms.decisions.memory import CallRows, Cell, Control, Objects
 from tests.rooms.decisions.memory import Log as DecisionRows
 from tests.rooms.journal.memory import COSIGNER, LOG, Memory
 from tests.support.access_fakes import (
@@ -50,8 +50,10 @@ from tocsin.api.ports import (
 )
 from tocsin.decisions import changes, contracts, policies, snapshots
 from tocsin.decisions.asking import requests_of
+from tocsin.decisions.control import Budget
 from tocsin.decisions.deciding import Decider
-from tocsin.decisions.ports import Decided
+from tocsin.decisions.invoking import Invoker
+from tocsin.decisions.ports import Decided, Dialled
 from tocsin.delivery.channels import Channels
 from tocsin.journal.audit import Audit
 from tocsin.journal.entries import DEPLOYMENT, Entry, content_digest
@@ -279,8 +281,19 @@ def sample_decider(project: str = PROJECT) -> Decider:
 
 def sample_decisions() -> DecisionRooms:
     deciders = {project: sample_decider(project) for project in (PROJECT, OTHER)}
+    limit = Budget(1_000_000_000_000)
+
+    def dial(url: str, payload: Any, headers: Mapping[str, str], within_ms: int) -> Dialled:
+        return Dialled(200, {"id": f"m-{payload['to']}"}, 180_000)
+
+    def control(decider: Decider) -> Control:
+        assert isinstance(decider.control, Control)
+        return decider.control
+
+    invokers = {name: Invoker(one, CallRows(control(one), limit), dial, lambda: NOW) for name, one in deciders.items()}
     return DecisionRooms(
         decider=deciders.__getitem__,
+        invoker=invokers.__getitem__,
         history=lambda _: _History(),
         check_url=ApiWorld._check_url,
         verify=verify_ed25519,

@@ -20,8 +20,8 @@ from tocsin.kernel import clock
 from tocsin.kernel.errors import Detail, Refusal, Retry
 from tocsin.kernel.ids import base32_digest, length_prefixed
 
-#: Counters of a day. `bytes` are those of events as stored before compression.
-METERS: Final = ("events", "bytes", "llm_tokens")
+#: Counters of a day. `bytes` are those of events as stored before compression; calls through the engine cost 1e-12 USD.
+METERS: Final = ("events", "bytes", "llm_tokens", "calls", "call_cost_pusd")
 MAX_AMOUNT: Final = 2**53 - 1
 #: Longest range that one answer covers, in days.
 MAX_DAYS: Final = 92

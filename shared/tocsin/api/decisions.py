@@ -14,12 +14,15 @@ from tocsin.api.matching import not_found
 from tocsin.api.ports import DecisionRooms, Json, Page
 from tocsin.decisions import asking, changes, contracts, exchange, policies
 from tocsin.decisions.contracts import Contract, identity, service_id
+from tocsin.decisions.control import Budget
 from tocsin.decisions.deciding import Outcome
+from tocsin.decisions.invoking import Wanted
 from tocsin.decisions.routing import Health, Verdict, first_failure, weights_of
 from tocsin.decisions.snapshots import Snapshot
 from tocsin.kernel import clock
 from tocsin.kernel.errors import Detail, Refusal
 from tocsin.kernel.http import Answer, Request
+from tocsin.kernel.ids import new_id
 
 #: Most reasons in one answer; more are in the full certificates.
 MAX_REASONS: Final = 20_000
@@ -232,6 +235,29 @@ def get_certificate(call: Call, rooms: DecisionRooms) -> Answer:
     return Answer({"form": proof.form, **context, "certificates": made})
 
 
+def invoke(call: Call, rooms: DecisionRooms) -> Answer:
+    """Decide, call the service, and say what became of it."""
+    sent = call.taken(models.InvokeInput)
+    (request,), _, _ = asking.requests_of({**sent.request, "reasons": False}, caller_of(call.principal))
+    call_id = sent.call_id or new_id("call", rooms.now())
+    wanted = Wanted(call_id, request, sent.payload, sent.retries)
+    return Answer(rooms.invoker(call.project).call(wanted, call.request.trace_id))
+
+
+def _spending(budget: Budget) -> Answer:
+    return Answer({"limit_pusd": budget.limit, "spent_pusd": budget.spent, "held_pusd": budget.held})
+
+
+def get_spending(call: Call, rooms: DecisionRooms) -> Answer:
+    """What calls may cost in this month, and did."""
+    return _spending(rooms.invoker(call.project).calls.budget())
+
+
+def set_spending(call: Call, rooms: DecisionRooms) -> Answer:
+    """Limit what calls may cost."""
+    return _spending(rooms.invoker(call.project).calls.set_limit(call.taken(models.SpendingInput).limit_pusd))
+
+
 def get_policy(call: Call, rooms: DecisionRooms) -> Answer:
     """The policy in force."""
     snapshot = rooms.decider(call.project).registry.latest()
@@ -267,6 +293,9 @@ SERVICES: Final[Mapping[str, Service]] = {
     "get_certificate": get_certificate,
     "get_policy": get_policy,
     "list_policies": list_policies,
+    "invoke": invoke,
+    "get_spending": get_spending,
+    "set_spending": set_spending,
 }
 
 

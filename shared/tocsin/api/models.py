@@ -451,6 +451,23 @@ class GoalInput(Document):
         return asking.goal_schema()
 
 
+class InvokeInput(Body):
+    """A call. The same `call_id` again is the same call: it is answered, not made, again. `retries` (0 to 2) is how
+    often it may be made elsewhere after it failed, which may have had effects.
+    """
+
+    call_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@+=-]{0,63}$")] | None = None
+    request: dict[str, Any] = Field(description="As of POST /v1/route.")
+    payload: Any
+    retries: int = Field(default=0, ge=0, le=2)
+
+
+class SpendingInput(Body):
+    """What calls may cost in a calendar month (UTC), in 1e-12 USD."""
+
+    limit_pusd: int = Field(ge=0, le=2**53 - 1)
+
+
 class PolicyInput(Document):
     """A whole policy."""
 

@@ -26,6 +26,7 @@ from tocsin.signals.incidents import Incident
 if TYPE_CHECKING:
     from tocsin.access.tokens import Tokens
     from tocsin.decisions.deciding import Decider
+    from tocsin.decisions.invoking import Invoker
 
 Json = dict[str, Any]
 #: Most log segments that one request may open. A listing that needs more answers a partial page.
@@ -237,6 +238,7 @@ class DecisionRooms:
     """
 
     decider: Callable[[str], Decider]
+    invoker: Callable[[str], Invoker]
     history: Callable[[str], PolicyHistory]
     check_url: Callable[[str], None]
     verify: Callable[[bytes, bytes, bytes], bool]

@@ -506,12 +506,16 @@ class UsageDay(Shape):
     events: int
     bytes: int
     llm_tokens: int
+    calls: int
+    call_cost_pusd: int
 
 
 class UsageTotals(Shape):
     events: int
     bytes: int
     llm_tokens: int
+    calls: int
+    call_cost_pusd: int
 
 
 class UsageAnswer(Shape):
@@ -792,3 +796,38 @@ class PolicyMeaning(PolicyShown):
 
     newly_allows: PolicyWitness | None
     newly_forbids: PolicyWitness | None
+
+
+class CallAttempt(Shape):
+    """`outcome`: kept, late, failed, timeout, unreached, type; or what kept it from being called: busy, no_endpoint,
+    budget, no_service.
+    """
+
+    decision_id: str
+    service: str
+    outcome: str
+    status: int
+    took_us: int
+    cost_pusd: int
+
+
+class InvokeAnswer(Shape):
+    """`done`: the service answered as promised, or late. `failed`: it was called and did not. `refused`: it was not
+    called.
+    """
+
+    call_id: str
+    status: Literal["done", "failed", "refused"]
+    service: str | None
+    output: Any
+    guarantees: dict[str, Any]
+    attempts: list[CallAttempt]
+    repeated: bool
+
+
+class SpendingAnswer(Shape):
+    """Of the current month, in 1e-12 USD."""
+
+    limit_pusd: int
+    spent_pusd: int
+    held_pusd: int

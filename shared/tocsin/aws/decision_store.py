@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 from tocsin.aws import evidence, keys
@@ -11,8 +12,8 @@ from tocsin.aws.bucket import Bucket
 from tocsin.aws.outbox import outbox_writes
 from tocsin.aws.rows import open_row, seal_row
 from tocsin.aws.table import ConditionFailed, Row, Table, Update, Write
-from tocsin.decisions.control import Breaker, Monitor, Watch
-from tocsin.decisions.ports import Decided, Deed, decision_ids
+from tocsin.decisions.control import Breaker, Budget, Hold, Monitor, Retries, Watch, Window
+from tocsin.decisions.ports import Decided, Deed, Step, Taken, decision_ids
 from tocsin.decisions.routing import Health, health_of
 from tocsin.kernel import clock
 from tocsin.kernel.envelope import pack, unpack
@@ -25,6 +26,9 @@ MAX_ROW: Final = 350_000
 _REMEMBERED: Final = 32 * 1024 * 1024
 #: How often a health document that is still decided by is kept anew, so that it outlives those decisions.
 _RENEWED: Final = clock.DAY
+#: How long the answer of a call is remembered, in ms.
+_CALL_LIFE: Final = clock.DAY
+_TRIES: Final = 16
 
 
 class RegistryObjects:
@@ -143,9 +147,123 @@ class DynamoControl:
 
 
 def _watch(row: Row) -> Watch:
-    held = unpack(row["z"]) if "z" in row else {}
-    monitor = held.get("monitor")
-    return Watch(row.get("beat", 0), Breaker(**held.get("breaker", {})), Monitor(**monitor) if monitor else None)
+    if "z" not in row:
+        return Watch(row["beat"])
+    held = unpack(row["z"])
+    return Watch(
+        row.get("beat", 0),
+        Breaker(**held["breaker"]),
+        Monitor(**held["monitor"]) if held["monitor"] else None,
+        Window(**held["window"]),
+        Retries(**held["retries"]),
+        held["running"],
+    )
+
+
+class DynamoCalls:
+    """Implements Calls for one project: a row per call, sealed; watch and budget change together or not at all."""
+
+    def __init__(self, table: Table, sealer: Sealer, project: str) -> None:
+        self._table, self._sealer, self._project = table, sealer, project
+
+    def claim(self, call_id: str, digest: str, until_ms: int) -> Mapping[str, Any] | None:
+        key, now = keys.call(self._project, call_id), clock.now_ms()
+        row = {"digest": digest, "ends": until_ms, "exp": (now + _CALL_LIFE) // 1000}
+        free = "attribute_not_exists(pk) OR (attribute_not_exists(z) AND digest = :digest AND ends < :now)"
+        try:
+            self._table.put(key, row, condition=free, digest=digest, now=now)
+        except ConditionFailed:
+            held = self._table.get(key) or {}
+            if held.get("digest", digest) != digest:
+                detail = Detail("call_id", "same-call", "give another call another id")
+                raise Refusal("ERR_IDEMPOTENCY_MISMATCH", "The id was used for another call.", [detail]) from None
+            if "z" in held:
+                known: Mapping[str, Any] = open_row(self._sealer, self._project, held)
+                return known
+            detail = Detail("call_id", "running", "ask again when it is over")
+            raise Refusal("ERR_CONFLICT", "The call still runs.", [detail]) from None
+        return None
+
+    def answer(self, call_id: str, answer: Mapping[str, Any], spent_pusd: int) -> None:
+        key, now = keys.call(self._project, call_id), clock.now_ms()
+        used = {"calls": 1, "call_cost_pusd": spent_pusd}
+        self._table.transact(
+            [
+                self._table.update_write(Update(key, {"z": seal_row(self._sealer, self._project, key, answer)})),
+                self._table.update_write(Update(keys.usage(self._project, keys.day(now)), add=used)),
+                *outbox_writes(self._table, [evidence.of_call(self._project, call_id, answer, now)], now),
+            ]
+        )
+
+    def take(self, service: str, step: Step) -> Taken:
+        for _ in range(_TRIES):
+            watched, spending = keys.service(self._project, service), keys.spending(self._project)
+            rows = self._table.batch_get([watched, spending])
+            seen, money = rows.get(watched, {}), rows.get(spending, {})
+            taken = step(_watch(seen) if seen else Watch(0), _budget(money))
+            if taken.refused is not None or taken.watch is None or taken.budget is None:
+                return taken
+            state = {name: getattr(taken.watch, name) for name in ("breaker", "monitor", "window", "retries")}
+            held = {name: one and asdict(one) for name, one in state.items()} | {"running": dict(taken.watch.running)}
+            writes = [_changed(self._table, watched, seen, held)]
+            if taken.budget != _budget(money):
+                writes.append(_changed(self._table, spending, money, _kept(taken.budget)))
+            try:
+                self._table.transact(writes)
+            except ConditionFailed:
+                continue
+            return taken
+        raise Retry("others keep calling")
+
+    def incumbent(self, lane: str) -> str | None:
+        row = self._table.get(keys.incumbent(self._project, lane), consistent=False)
+        return str(row["service"]) if row else None
+
+    def set_incumbent(self, lane: str, service: str) -> None:
+        row = {"service": service, "exp": (clock.now_ms() + _CALL_LIFE) // 1000}
+        self._table.put(keys.incumbent(self._project, lane), row)
+
+    def budget(self) -> Budget:
+        return _budget(self._table.get(keys.spending(self._project)) or {})
+
+    def set_limit(self, limit_pusd: int) -> Budget:
+        key = keys.spending(self._project)
+        for _ in range(_TRIES):
+            row, now = self._table.get(key) or {}, clock.now_ms()
+            after = replace(_budget(row), limit=limit_pusd)
+            left = evidence.of_limit(self._project, limit_pusd, row.get("v", 0) + 1, now)
+            try:
+                writes = [_changed(self._table, key, row, _kept(after)), *outbox_writes(self._table, [left], now)]
+                self._table.transact(writes)
+            except ConditionFailed:
+                continue
+            return after
+        raise Retry("others keep calling")
+
+
+def _changed(table: Table, key: keys.Key, before: Row, state: Mapping[str, Any]) -> Write:
+    """Member of a transaction that changes a row's state if it is still as it was read."""
+    known = before.get("v", 0)
+    condition = "v = :known" if known else "attribute_not_exists(v)"
+    values = {"known": known} if known else {}
+    return table.update_write(Update(key, {"z": pack(state), "v": known + 1}, condition=condition, values=values))
+
+
+def _kept(budget: Budget) -> dict[str, Any]:
+    return {"month": _month(), **asdict(budget)}
+
+
+def _budget(row: Row) -> Budget:
+    """The budget of the current month; with no row nothing may be spent."""
+    if not row:
+        return Budget(0)
+    held = unpack(row["z"])
+    holds = {name: Hold(**one) for name, one in held["holds"].items()}
+    return Budget(held["limit"], held["spent"] if held["month"] == _month() else 0, holds)
+
+
+def _month() -> str:
+    return keys.day(clock.now_ms())[:6]
 
 
 class DynamoDecisionLog:

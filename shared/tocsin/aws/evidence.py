@@ -167,6 +167,22 @@ def of_health(project: str, health: Health, now: int) -> OutboxRow:
     return evidence_row(_entry("health.changed", project, now, "health:observe", resource, {"health": health.document}))
 
 
+def of_call(project: str, call_id: str, answer: Mapping[str, Any], now: int) -> OutboxRow:
+    """A call through the engine: to which services, by which decisions, and what became of it."""
+    status = str(answer["status"])
+    outcome: Outcome = {"done": "done", "failed": "failed"}.get(status, "refused")  # type: ignore[assignment]
+    content = {"attempts": answer["attempts"], "output": answer["output"]}
+    return evidence_row(
+        _entry(f"call.{status}", project, now, "call:make", ("call", call_id), content, outcome=outcome)
+    )
+
+
+def of_limit(project: str, limit_pusd: int, version: int, now: int) -> OutboxRow:
+    """How much calls may cost in a month was set."""
+    content, resource = {"spending": {"limit_pusd": limit_pusd}}, ("spending", f"v{version}")
+    return evidence_row(_entry("spending.limited", project, now, "spending:limit", resource, content))
+
+
 def of_decisions(project: str, batch_id: str, receipts: Sequence[Mapping[str, Any]], now: int) -> OutboxRow:
     """Decisions that were made together, by the digest of their receipts in order."""
     content = {"receipts": [dict(receipt) for receipt in receipts]}

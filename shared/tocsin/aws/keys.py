@@ -329,6 +329,21 @@ def service(project: str, name: str) -> Key:
     return Key(service_partition(project), name)
 
 
+def call(project: str, call_id: str) -> Key:
+    """A call through the engine, by the id that its caller gave it."""
+    return Key(partition(project, "call", base32_digest(call_id.encode("utf-8"), 32)), "c")
+
+
+def incumbent(project: str, lane: str) -> Key:
+    """The service that requests of a kind went to last."""
+    return Key(partition(project, "lane", lane), "l")
+
+
+def spending(project: str) -> Key:
+    """What calls may cost and did."""
+    return Key(partition(project, "registry"), "spending")
+
+
 def latest_health(project: str) -> Key:
     return Key(partition(project, "registry"), "health")
 

@@ -212,11 +212,16 @@ class Monitor:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What is known of one service now: when its owner last called in (Unix ms), its breaker, its monitor."""
+    """What is known of one service now: when its owner last called in (Unix ms), its breaker, its monitor, and of calls
+    to it: how many may run, which do and until when (Unix ms), and what is left for retries.
+    """
 
     beat_ms: int
     breaker: Breaker = Breaker()
     monitor: Monitor | None = None
+    window: Window = Window(size=8)
+    retries: Retries = Retries()
+    running: Mapping[str, int] = field(default_factory=dict)
 
 
 def health(before: Health, contracts: Iterable[Contract], watches: Mapping[str, Watch], now_ms: int) -> Health:

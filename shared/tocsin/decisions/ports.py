@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from tocsin.decisions.control import Watch
+    from tocsin.decisions.control import Budget, Watch
     from tocsin.decisions.routing import Health
 
 
@@ -81,6 +81,68 @@ class DecisionLog(Protocol):
         ...
 
     def health(self, digest: str) -> Mapping[str, Any] | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Dialled:
+    """What came back from a service. `failure` is "" when an answer did, "unreached" when nothing was sent, "timeout"
+    otherwise; `cost_pusd` is what the service says that it cost, None when it says nothing.
+    """
+
+    status: int = 0
+    output: Any = None
+    took_us: int = 0
+    failure: str = ""
+    cost_pusd: int | None = None
+
+
+class Dial(Protocol):
+    """Calls a service."""
+
+    def __call__(self, url: str, payload: Any, headers: Mapping[str, str], within_ms: int) -> Dialled: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A step over a service's watch and the project's budget: what it refuses, or both as they are after it."""
+
+    refused: str | None = None
+    watch: Watch | None = None
+    budget: Budget | None = None
+
+
+#: Made of the watch and the budget as they are; may be asked again, and changes nothing else.
+Step = Callable[["Watch", "Budget"], Taken]
+
+
+class Calls(Protocol):
+    """Calls of one project: each id once, and what they share."""
+
+    def claim(self, call_id: str, digest: str, until_ms: int) -> Mapping[str, Any] | None:
+        """Begin a call: None, or the answer of the same call before. Refuses ERR_IDEMPOTENCY_MISMATCH and
+        ERR_CONFLICT (it runs; after `until_ms` without an answer it may be begun again).
+        """
+        ...
+
+    def answer(self, call_id: str, answer: Mapping[str, Any], spent_pusd: int) -> None:
+        """Keep what became of a call, with its evidence, and count it."""
+        ...
+
+    def take(self, service: str, step: Step) -> Taken:
+        """Take a step, unless it is refused. Raises Retry when others keep getting in the way."""
+        ...
+
+    def incumbent(self, lane: str) -> str | None:
+        """The service (name@version) that requests of a kind went to last."""
+        ...
+
+    def set_incumbent(self, lane: str, service: str) -> None: ...
+
+    def budget(self) -> Budget:
+        """What the project may spend on calls in the current month."""
+        ...
+
+    def set_limit(self, limit_pusd: int) -> Budget: ...
 
 
 class ControlStore(Protocol):

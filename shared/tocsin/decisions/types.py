@@ -183,6 +183,38 @@ def subtype(a: Type, b: Type) -> bool:
     return all(any(_within(one, other) for other in _branches(b)) for one in _branches(a))
 
 
+def holds(a: Type, value: Any) -> bool:
+    """Whether a JSON value is of a type in normal form."""
+    if isinstance(a, bool):
+        return a
+    return any(_holds(one, value) for one in _branches(a))
+
+
+def _holds(branch: Mapping[str, Any], value: Any) -> bool:
+    if "const" in branch:
+        return type(value) is type(branch["const"]) and bool(value == branch["const"])
+    kind = branch["type"]
+    if kind in ("integer", "number"):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        fits = number and (kind == "number" or value == int(value))
+        size = value if fits else 0
+    else:
+        fits = type(value) is {"string": str, "boolean": bool, "null": type(None), "array": list, "object": dict}[kind]
+        size = len(value) if fits and kind in ("string", "array") else 0
+    if not fits or any(key in branch and size < branch[key] for key in _LOW):
+        return False
+    if any(key in branch and size > branch[key] for key in _HIGH):
+        return False
+    if kind == "array":
+        return all(holds(branch.get("items", True), item) for item in value)
+    if kind == "object":
+        named, rest = branch.get("properties", {}), branch.get("additionalProperties", True)
+        return set(branch.get("required", ())) <= value.keys() and all(
+            holds(named.get(key, rest), item) for key, item in value.items()
+        )
+    return True
+
+
 def _range(value: Any) -> Type:
     """The narrowest branch without `const` that holds a constant."""
     if isinstance(value, bool):

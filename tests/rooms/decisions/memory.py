@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tocsin.decisions.control import Watch
-from tocsin.decisions.ports import Decided, Deed, decision_ids
+from tocsin.decisions.control import Budget, Watch
+from tocsin.decisions.ports import Decided, Deed, Step, Taken, decision_ids
 from tocsin.decisions.routing import Health
-from tocsin.kernel.errors import Retry
+from tocsin.kernel.errors import Refusal, Retry
 
 
 @dataclass
@@ -99,3 +99,46 @@ class Control:
             return False
         self.latest = health
         return True
+
+
+@dataclass
+class CallRows:
+    """Calls of one project over the watches of its control."""
+
+    control: Control
+    money: Budget = field(default_factory=lambda: Budget(0))
+    kept: dict[str, tuple[str, int, Mapping[str, Any] | None]] = field(default_factory=dict)
+    lanes: dict[str, str] = field(default_factory=dict)
+    used: dict[str, int] = field(default_factory=lambda: {"calls": 0, "call_cost_pusd": 0})
+
+    def claim(self, call_id: str, digest: str, until_ms: int) -> Mapping[str, Any] | None:
+        known, until, answer = self.kept.setdefault(call_id, (digest, until_ms, None))
+        if known != digest:
+            raise Refusal("ERR_IDEMPOTENCY_MISMATCH", "The id was used for another call.")
+        if answer is None and until != until_ms:
+            raise Refusal("ERR_CONFLICT", "The call still runs.")
+        return answer
+
+    def answer(self, call_id: str, answer: Mapping[str, Any], spent_pusd: int) -> None:
+        digest, until, _ = self.kept[call_id]
+        self.kept[call_id] = (digest, until, answer)
+        self.used = {"calls": self.used["calls"] + 1, "call_cost_pusd": self.used["call_cost_pusd"] + spent_pusd}
+
+    def take(self, service: str, step: Step) -> Taken:
+        taken = step(self.control.kept.get(service, Watch(0)), self.money)
+        if taken.refused is None and taken.watch and taken.budget:
+            self.control.kept[service], self.money = taken.watch, taken.budget
+        return taken
+
+    def incumbent(self, lane: str) -> str | None:
+        return self.lanes.get(lane)
+
+    def set_incumbent(self, lane: str, service: str) -> None:
+        self.lanes[lane] = service
+
+    def budget(self) -> Budget:
+        return self.money
+
+    def set_limit(self, limit_pusd: int) -> Budget:
+        self.money = replace(self.money, limit=limit_pusd)
+        return self.money
