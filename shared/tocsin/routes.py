@@ -1754,9 +1754,9 @@ ROUTES: Final[tuple[Route, ...]] = (
         "/v1/invoke",
         "invoke",
         "Call a service through the engine",
-        "Decides, reserves what the call may cost, posts the payload as JSON to its endpoint with X-Trace-Id "
-        "and Idempotency-Key, and judges what came back by the contract. Circuit breaker, window, retry budget and "
-        "the project's spending apply; the answer names the decision behind each attempt.",
+        "Decides, reserves what the call may cost, posts the payload as JSON to the contract's endpoint (with "
+        "X-Trace-Id and Idempotency-Key), and judges what came back by the contract. Circuit breaker, window, retry "
+        "budget and the project's spending apply; the answer names the decision behind each attempt.",
         "decisions:run",
         "InvokeAnswer",
         Example(

@@ -30,6 +30,7 @@ from tocsin.decisions.ports import Decided, Deed, Taken, decision_ids
 from tocsin.decisions.routing import Health
 from tocsin.decisions.snapshots import Registry
 from tocsin.kernel import clock
+from tocsin.kernel.canonical import canonical_json
 from tocsin.kernel.cause import acting
 from tocsin.kernel.envelope import unpack
 from tocsin.kernel.errors import Refusal, Retry
@@ -38,6 +39,8 @@ from tocsin.kernel.sealing import Sealer, is_sealed
 
 NOW = clock.now_ms()
 BATCH = new_id("dec", NOW)
+#: What a pointer says.
+STATE = canonical_json({"snapshot": "5" * 64})
 
 
 def decided(n: int) -> Decided:
@@ -186,12 +189,13 @@ def test_a_pointer_moves_only_from_where_it_was_read(pointer: Any) -> None:
 def test_a_deed_is_on_record_with_the_swap_or_neither_happens(table: Table) -> None:
     pointer, contract = DynamoPointer(table, "p1"), {"name": "mailer", "version": 1}
     policy = {"version": 2, "rules": [], "profiles": {}}
-    assert pointer.swap(b"{}", "0", Deed("register", "contract", "mailer-v1", contract))
-    assert not pointer.swap(b"{}", "0", Deed("drain", "contract", "mailer-v1", contract))
-    assert pointer.swap(b'{"v":2}', "1", Deed("publish", "policy", "v2", policy))
+    assert pointer.swap(STATE, "0", Deed("register", "contract", "mailer-v1", contract))
+    assert not pointer.swap(STATE, "0", Deed("drain", "contract", "mailer-v1", contract))
+    assert pointer.swap(STATE, "1", Deed("publish", "policy", "v2", policy))
     rows = table.query(keys.evidence_partition("p1", keys.day(clock.now_ms())))
     entries = [entry for row in rows for entry in unpack(row["z"])["entries"]]
     found = {(entry["kind"], entry["action"], entry["resource"]) for entry in entries}
+    assert {entry["digests"]["snapshot"] for entry in entries} == {f"sha256:{'5' * 64}"}
     assert found == {
         ("contract.registered", "contract:register", "contract:mailer-v1"),
         ("policy.published", "policy:publish", "policy:v2"),

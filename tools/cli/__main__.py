@@ -22,6 +22,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from tools.cli import decisions
 from tools.cli.api import ROOT, Api, ApiError, contract
 
 QUEUES = ("score", "correlate", "relay", "notify", "digest", "seal", "supervise", "privacy")
@@ -79,6 +80,10 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequen
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def tocsin() -> None:
     """Events in, explained incidents out. TOCSIN_HOME selects the stack (default: .local)."""
+
+
+for one in (decisions.contracts, decisions.policies, decisions.route, decisions.certificate):
+    tocsin.add_command(one)
 
 
 # the local cloud

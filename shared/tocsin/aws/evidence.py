@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tocsin.delivery.model import Channel, NotificationRecord
@@ -153,12 +153,15 @@ def of_refusal(project: str, event_id: str, digest: bytes, reason: str, now: int
 
 
 def of_deed(project: str, deed: Deed, pointer: bytes, now: int) -> OutboxRow:
-    """A contract was registered or moved, or a policy published. `registry` is what the pointer then said."""
-    content = {deed.sort: deed.content, "registry": json.loads(pointer)}
+    """A contract was registered or moved, or a policy published. `snapshot` names the snapshot that this made: the
+    digest of its header, which certificates are checked against.
+    """
     past = deed.verb + ("d" if deed.verb.endswith("e") else "ed")
     kind, action = f"{deed.sort}.{past}", f"{deed.sort}:{deed.verb}"
     name = (hashlib.sha256(pointer).hexdigest(),)
-    return evidence_row(_entry(kind, project, now, action, (deed.sort, deed.name), content, name=name))
+    entry = _entry(kind, project, now, action, (deed.sort, deed.name), {deed.sort: deed.content}, name=name)
+    made = f"sha256:{json.loads(pointer)['snapshot']}"
+    return evidence_row(replace(entry, digests={**entry.digests, "snapshot": made}))
 
 
 def of_health(project: str, health: Health, now: int) -> OutboxRow:

@@ -38,8 +38,10 @@ def test_a_report_has_a_row_per_day_and_totals() -> None:
         "events": 5,
         "bytes": 50,
         "llm_tokens": 0,
+        "calls": 0,
+        "call_cost_pusd": 0,
     }
-    assert told["totals"] == {"events": 7, "bytes": 50, "llm_tokens": 0}
+    assert told["totals"] == {"events": 7, "bytes": 50, "llm_tokens": 0, "calls": 0, "call_cost_pusd": 0}
 
 
 @pytest.mark.parametrize("span", [-1, 93])
