@@ -12,11 +12,13 @@ from tests.support.delivery_fakes import Context
 
 from tocsin import wiring
 
-FUNCTIONS = sorted(path.parent.name for path in (Path(__file__).parents[2] / "functions").glob("*/handler.py"))
-HTTP = {"api", "connect", "ingest", "public"}
+HANDLERS = {
+    path.parent.name: path.read_text() for path in (Path(__file__).parents[2] / "functions").glob("*/handler.py")
+}
+HTTP = {name for name, source in HANDLERS.items() if "tocsin.kernel.http" in source}
 #: The schedule of this one is any event that holds no records.
 SCHEDULED = {"supervise"}
-QUEUED = [name for name in FUNCTIONS if name not in HTTP]
+QUEUED = sorted(HANDLERS.keys() - HTTP)
 REQUEST = {"requestContext": {"http": {"method": "GET"}}, "version": "2.0", "rawPath": "/"}
 RECORDS = {"Records": [{"messageId": "1", "body": "x"}]}
 NONSENSE: tuple[Any, ...] = ({}, [], "x", None, 7, {"body": "a" * 6_000_000}, {"requestContext": None})
