@@ -7,12 +7,13 @@ for, which is why imports that only some functions need stand inside the functio
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tocsin.access.admin import KEY_ID
 from tocsin.aws.bucket import Bucket
 from tocsin.aws.clients import client
 from tocsin.aws.queues import Queue, SealedQueue, open_message
@@ -31,10 +32,11 @@ if TYPE_CHECKING:
     from tocsin.access.projects import CachedProjects
     from tocsin.access.signatures import Signatures
     from tocsin.access.tokens import Tokens
-    from tocsin.api.ports import AccessRooms, ApiRooms, DecisionRooms, PrivacyRooms
+    from tocsin.api.ports import AccessRooms, ApiRooms, DecisionRooms, DefenseRooms, PrivacyRooms
     from tocsin.aws.bus import EventBus
     from tocsin.aws.connector_store import DynamoAlerts, DynamoLeased, DynamoSilences
     from tocsin.aws.data_keys import KmsKeyRing
+    from tocsin.aws.defense_store import DynamoQuarantines
     from tocsin.aws.delivery_store import DynamoChannels, DynamoNotifications, DynamoRouting
     from tocsin.aws.documents import CalibrationDocuments, Documents, TopologyDocuments
     from tocsin.aws.event_reader import DynamoEventReader
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from tocsin.connectors.reception import Reception
     from tocsin.decisions.deciding import Decider
     from tocsin.defense.healing import Supervisor
+    from tocsin.defense.plans import Conditions
+    from tocsin.defense.quarantine import Cordon
     from tocsin.delivery.digest import Digester
     from tocsin.delivery.dispatch import Dispatcher
     from tocsin.delivery.model import Transition
@@ -281,6 +285,7 @@ def _gate_of(*schemes: Scheme) -> Gate:
         projects().require_active,
         Narrower(DynamoPeople(table()), time.monotonic).narrow,
         LastUsed(DynamoKeys(table()), clock.now_ms).used,
+        cordon().admit,
     )
 
 
@@ -356,6 +361,27 @@ def _protect(project: str, event: Event) -> Event:
 
 
 @lru_cache(maxsize=1)
+def quarantine_rows() -> DynamoQuarantines:
+    from tocsin.aws.defense_store import DynamoQuarantines
+
+    return DynamoQuarantines(table(), sealer())
+
+
+@lru_cache(maxsize=1)
+def cordon() -> Cordon:
+    from tocsin.access.limits import trickle
+    from tocsin.defense.quarantine import Cordon
+
+    return Cordon(quarantine_rows(), clock.now_ms, _stored_entity, partial(trickle, limiter()))
+
+
+def _stored_entity(project: str, event: Mapping[str, Any]) -> str | None:
+    """An event's entity as it would be stored: users are pseudonyms there, secrets are not."""
+    entity = _protect(project, dict(event)).get("entity")
+    return f"{entity['type']}:{entity['id']}" if entity else None
+
+
+@lru_cache(maxsize=1)
 def intake() -> Intake:
     from tocsin.access.limits import EventQuota
     from tocsin.signals.intake import Intake
@@ -366,6 +392,7 @@ def intake() -> Intake:
         marks=ledger(),
         protect=_protect,
         quota=lambda project, urgent: events.decide(project, urgent, projects().of(project).quota),
+        blocked=cordon().judge,
     )
 
 
@@ -646,6 +673,61 @@ def privacy() -> PrivacyRooms:
 
     return PrivacyRooms(
         DynamoJobs(table(), sealer()), enqueue_job, lambda project, value: _pseudonyms(project).of(value), link
+    )
+
+
+def _preview(project: str, events: Sequence[Event]) -> Sequence[Event]:
+    """Events with the scores that a commit would give them now."""
+    from tocsin.signals import scorer
+
+    return scorer.preview(project, events, ledger(), topologies(), calibrations())
+
+
+def _conditions(project: str, spoken: frozenset[str], own: str) -> Conditions:
+    """What responders can count on in a project; `spoken` are keys that events accuse, `own` is the caller's."""
+    from tocsin.aws.key_store import DynamoKeys
+    from tocsin.defense.plans import Conditions
+    from tocsin.defense.quarantine import has_room
+
+    now, rows = clock.now_ms(), DynamoKeys(table())
+    working = [one for one in channels().get_all(project) if one.enabled and one.failing_since is None]
+    records = {name: rows.get(name.removeprefix("key_")) for name in spoken if KEY_ID.fullmatch(name)}
+    return Conditions(
+        room=has_room(quarantine_rows().get(project)[1], now),
+        channel=bool(working),
+        webhook=any(one.kind == "webhook" for one in working),
+        keys=frozenset(
+            name for name, one in records.items() if one and one.project == project and not one.refusal_code(now)
+        ),
+        own_key=own,
+    )
+
+
+@lru_cache(maxsize=1)
+def defense() -> DefenseRooms:
+    from tocsin.api.ports import DefenseRooms
+    from tocsin.aws.defense_store import DynamoMitigations
+    from tocsin.aws.delivery_store import DynamoBudgets
+    from tocsin.defense.mitigations import Mitigations
+    from tocsin.defense.notices import MitigationHerald, Notices
+    from tocsin.defense.quarantine import Quarantines
+    from tocsin.delivery.dispatch import Poster
+
+    notices = Notices(channels(), Poster(notifications(), routing(), DynamoBudgets(table())).post)
+    store = DynamoMitigations(table(), sealer(), retention_days=settings().retention_days)
+    return DefenseRooms(
+        intake=intake(),
+        events=events(),
+        incidents=_incident_reader(),
+        preview=_preview,
+        mitigations=Mitigations(store, MitigationHerald(notices), _conditions),
+        notices=notices,
+        quarantines=Quarantines(quarantine_rows()),
+        access=access,
+        cursor_key=secret(settings().require("secret_cursor")),
+        now=clock.now_ms,
+        origin=origin(),
+        flags=frozenset({"ENABLE_SENTINELRED"} if settings().enable_sentinelred == "true" else ()),
     )
 
 

@@ -35,7 +35,17 @@ KEYED = [
 WITH_ID = [one for one in KEYED if "{id}" in str(one.values[1])]
 #: Scopes that together open every route.
 EVERYTHING = (
-    *("ingest:write", "events:*", "incidents:*", "topology:*", "notify:*", "admin:*", "approvals:*", "tokens:*"),
+    *(
+        "ingest:write",
+        "events:*",
+        "incidents:*",
+        "topology:*",
+        "notify:*",
+        "admin:*",
+        "approvals:*",
+        "tokens:*",
+        "defend:*",
+    ),
     "journal:*",
 )
 #: Operations that end what others of the same id need, or fit one state only: tried last, in this order.

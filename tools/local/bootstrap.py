@@ -41,7 +41,9 @@ SECRETS = (
     "EnvelopeSecretArn",
     "TokenSecretArn",
 )
-PROJECT_SCOPES = frozenset({"ingest:write", "events:*", "incidents:*", "topology:*", "notify:*", "journal:read"})
+PROJECT_SCOPES = frozenset(
+    {"ingest:write", "events:*", "incidents:*", "topology:*", "notify:*", "defend:*", "journal:read"}
+)
 #: Everything, because nobody grants what they do not hold.
 ADMIN_SCOPES = frozenset(f"{family}:*" for family in FAMILIES)
 
