@@ -1828,6 +1828,24 @@ ROUTES: Final[tuple[Route, ...]] = (
         ),
     ),
     Route(
+        "POST",
+        "/v1/sentinelred",
+        "run_probes",
+        "defense",
+        "Probe this deployment",
+        "Attacks the stack itself, and no other target, as outsiders would: weak keys, replays, more scope than held, "
+        "an oversized body, an expired token, a channel to the metadata address. The report says of each what it met; "
+        "each is in the journal. Off unless the deployment has ENABLE_SENTINELRED; needs an admin token.",
+        "defend:run",
+        "defend",
+        "ProbeReport",
+        request="ProbeInput",
+        refusals=("ERR_TARGET_DENIED",),
+        examples=(Example("one probe", "Are weak keys refused?", body={"probes": ["weak_key"]}),),
+        admin_token=True,
+        flag="ENABLE_SENTINELRED",
+    ),
+    Route(
         "GET",
         "/v1/mitigations",
         "list_mitigations",
@@ -1949,7 +1967,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "defense",
         "Put into quarantine",
         "A source or an entity: its events are refused one by one with ERR_QUARANTINED, or let through at "
-        "`per_second`. A key: every request with it is refused. Takes effect within 5 s at every front, and ends by itself.",
+        "`per_second`. A key: every request with it is refused. Takes effect within 5 s at every front, for a time.",
         "defend:write",
         "defend",
         "QuarantineAnswer",

@@ -7,7 +7,7 @@ for, which is why imports that only some functions need stand inside the functio
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -227,12 +227,21 @@ def projects() -> CachedProjects:
 @lru_cache(maxsize=1)
 def tokens() -> Tokens:
     """Imports cryptography, so nobody asks for it before a token is presented or wanted."""
+    return _tokens_at(clock.now_ms)
+
+
+def _tokens_as_of(at: int) -> Tokens:
+    """Tokens as they would be made at a time (Unix ms)."""
+    return _tokens_at(lambda: at)
+
+
+def _tokens_at(now: Callable[[], int]) -> Tokens:
     from tocsin.access.tokens import TokenKeys, Tokens
     from tocsin.aws.access_store import DynamoKeySet, DynamoOnce
 
-    trusted = TokenKeys(_token_secret(), DynamoKeySet(table()), clock.now_ms)
+    trusted = TokenKeys(_token_secret(), DynamoKeySet(table()), now)
     issuer = f"tocsin:{settings().stack}:{settings().stage}"
-    return Tokens(trusted, _key_store(), DynamoOnce(table()), issuer, clock.now_ms)
+    return Tokens(trusted, _key_store(), DynamoOnce(table()), issuer, now)
 
 
 @lru_cache(maxsize=1)
@@ -705,16 +714,24 @@ def _conditions(project: str, spoken: frozenset[str], own: str) -> Conditions:
 
 @lru_cache(maxsize=1)
 def defense() -> DefenseRooms:
-    from tocsin.api.ports import DefenseRooms
-    from tocsin.aws.defense_store import DynamoMitigations
+    from tocsin.api.ports import DefenseRooms, Probing
+    from tocsin.aws.decision_store import RegistryObjects
+    from tocsin.aws.defense_store import DynamoMitigations, ProbeLog
     from tocsin.aws.delivery_store import DynamoBudgets
+    from tocsin.aws.own_api import OwnApi
     from tocsin.defense.mitigations import Mitigations
     from tocsin.defense.notices import MitigationHerald, Notices
     from tocsin.defense.quarantine import Quarantines
     from tocsin.delivery.dispatch import Poster
 
+    own = OwnApi(settings().require("api_url"))
     notices = Notices(channels(), Poster(notifications(), routing(), DynamoBudgets(table())).post)
-    store = DynamoMitigations(table(), sealer(), retention_days=settings().retention_days)
+    store = DynamoMitigations(
+        table(),
+        sealer(),
+        lambda project: RegistryObjects(bucket(), project),
+        retention_days=settings().retention_days,
+    )
     return DefenseRooms(
         intake=intake(),
         events=events(),
@@ -722,6 +739,7 @@ def defense() -> DefenseRooms:
         preview=_preview,
         mitigations=Mitigations(store, MitigationHerald(notices), _conditions),
         notices=notices,
+        probing=Probing(own, own.front, _tokens_as_of, _env(), ProbeLog(table(), clock.now_ms).keep),
         quarantines=Quarantines(quarantine_rows()),
         access=access,
         cursor_key=secret(settings().require("secret_cursor")),

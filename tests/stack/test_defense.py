@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -256,3 +257,72 @@ def test_a_plan_of_consequence_waits_for_a_second_person(deployed: Deployed) -> 
     again = deployed.call("POST", path, key=key)
     assert (again.status, again.body["data"]["version"]) == (200, applied.body["data"]["version"])
     assert deployed.call("POST", f"/v1/mitigations/{made['id']}/rollback", key=key).status == 200
+
+
+# --- probes
+
+
+@pytest.fixture
+def red(deployed: Deployed) -> Iterator[None]:
+    """The deployment with its flag on."""
+    lambdas, name = deployed.client("lambda"), f"{deployed.contract['stack']}-defend"
+    before = lambdas.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+    assert before["TOCSIN_ENABLE_SENTINELRED"] == "false", "it is off unless somebody switches it on"
+    lambdas.update_function_configuration(
+        FunctionName=name, Environment={"Variables": before | {"TOCSIN_ENABLE_SENTINELRED": "true"}}
+    )
+    try:
+        yield
+    finally:
+        lambdas.update_function_configuration(FunctionName=name, Environment={"Variables": before})
+
+
+RED = "/v1/sentinelred"
+RED_SCOPES = ("defend:*", "ingest:write", "events:*", "notify:*", "tokens:*", "journal:read")
+
+
+def allowed_once(deployed: Deployed, key: str, body: Json) -> str:
+    asked = {"request": {"method": "POST", "path": RED, "body": body}}
+    return str(deployed.made("/v1/tokens", asked, key)["token"])
+
+
+def test_probes_are_off_for_everybody_unless_the_deployment_has_them(deployed: Deployed) -> None:
+    _, key = deployed.new_project(*RED_SCOPES)
+    off = (403, "ERR_FLAG_OFF")
+    assert refused(deployed.call("POST", RED, {})) == off
+    assert refused(deployed.call("POST", RED, {}, key=key)) == off
+    assert refused(deployed.call("POST", RED, {}, key=key, X_Admin_Token=allowed_once(deployed, key, {}))) == off
+
+
+def test_probes_need_a_credential_then_a_token_for_this_request_once(deployed: Deployed, red: None) -> None:
+    project, key = deployed.new_project(*RED_SCOPES)
+    no_token = (403, "ERR_ADMIN_TOKEN")
+    assert refused(deployed.call("POST", RED, {})) == (401, "ERR_AUTH_MISSING")
+    assert refused(deployed.call("POST", RED, {}, key=key)) == no_token
+    other = allowed_once(deployed, key, {"probes": []})
+    for wrong in ("x", other, other[:-2] + ("AA" if other[-2:] != "AA" else "BB")):
+        assert refused(deployed.call("POST", RED, {}, key=key, X_Admin_Token=wrong)) == no_token, wrong[:20]
+    for target in ("http://169.254.169.254/", "https://example.com", deployed.contract["api_url"] + "@example.com"):
+        aimed = {"target": target, "probes": ["weak_key"]}
+        token = allowed_once(deployed, key, aimed)
+        reply = deployed.call("POST", RED, aimed, key=key, X_Admin_Token=token)
+        assert refused(reply) == (403, "ERR_TARGET_DENIED"), target
+
+    token = allowed_once(deployed, key, {})
+    reply = deployed.call("POST", RED, {}, key=key, X_Admin_Token=token)
+    assert reply.status == 200, reply
+    report = reply.body["data"]
+    assert [one["name"] for one in report["probes"]] == [
+        *("weak_key", "replay", "scope_escalation", "oversized_body", "expired_token", "egress_canary"),
+    ]
+    assert report["held"], report
+    assert refused(deployed.call("POST", RED, {}, key=key, X_Admin_Token=token)) == (401, "ERR_AUTH_REPLAY")
+
+    # Every probe is in the journal, and the one event that probing leaves is there once.
+    Log(deployed).tick()
+    found = eventually(
+        lambda: (items := deployed.get("/v1/journal?kind=probe.held", key)["items"]) and len(items) == 6 and items,
+        within_s=30,
+    )
+    assert {one["entry"]["action"] for one in found} == {f"probe:{one['name']}" for one in report["probes"]}
+    eventually(lambda: deployed.settled(project, 1))

@@ -172,7 +172,7 @@ _DRAWN = (
     (re.compile(r"chn_[0-9a-f-]{36}"), EXAMPLE_CHANNEL),
     (re.compile(r"dec_[0-9a-f-]{36}"), EXAMPLE_DECISION),
     (re.compile(r"qua_[0-9a-f-]{36}"), EXAMPLE_QUARANTINE),
-    (re.compile(r"(mit|not|ntf)_[0-9a-f-]{36}"), rf"\1{EXAMPLE_MITIGATION[3:]}"),
+    (re.compile(r"(mit|not|ntf|run)_[0-9a-f-]{36}"), rf"\1{EXAMPLE_MITIGATION[3:]}"),
     (re.compile(r'(?<="last_four": ")[0-9A-Za-z]{4}'), "9Qz1"),
 )
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from tests.support import api_fakes
 from tests.support.ingest_fakes import MemoryOutbound
-from tocsin.api.ports import DefenseRooms
+from tocsin.api.ports import DefenseRooms, Probing
 from tocsin.defense.mitigations import Effect, Mitigation, Mitigations
 from tocsin.defense.notices import MitigationHerald, Notices
 from tocsin.defense.plans import Conditions, Planned, facts_of
+from tocsin.defense.probes import Reply
 from tocsin.defense.quarantine import Quarantine, Quarantines, opened, released
 from tocsin.delivery.dispatch import Poster
 from tocsin.kernel import clock
@@ -176,6 +177,13 @@ def sample_defense(flags: Sequence[str] = ()) -> DefenseRooms:
         preview=preview,
         mitigations=mitigations,
         notices=notices,
+        probing=Probing(
+            lambda method, path, headers, body: Reply(401, "ERR_AUTH_INVALID"),
+            "https://api.example/live",
+            lambda at: world.access.tokens(),
+            "live",
+            lambda project, run_id, probe: None,
+        ),
         quarantines=Quarantines(rows.quarantines),
         access=lambda: world.access,
         cursor_key=b"c" * 32,

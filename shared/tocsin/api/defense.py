@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from tocsin.access.principals import Principal, require
@@ -161,6 +163,17 @@ def notify(call: Call, rooms: DefenseRooms) -> Answer:
     return Answer(data={"id": about, "told": [one.as_json() for one in told]}, status=status)
 
 
+def run_probes(call: Call, rooms: DefenseRooms) -> Answer:
+    """Attack the own stack, and tell what that met."""
+    from tocsin.defense import probes  # needs cryptography, which no other route does
+
+    sent, now, probing = call.taken(models.ProbeInput), rooms.now(), rooms.probing
+    probes.check_target(sent.target, probing.front)
+    aim = probes.Aim(replace(call.principal, kind="key"), probing.env, probing.http, probing.tokens, now)
+    report = probes.run(aim, list(dict.fromkeys(sent.probes)), partial(probing.keep, call.project))
+    return Answer(data=report)
+
+
 SERVICES: Final[Mapping[str, Callable[[Call, DefenseRooms], Answer]]] = {
     "list_quarantines": list_quarantines,
     "open_quarantine": open_quarantine,
@@ -173,6 +186,7 @@ SERVICES: Final[Mapping[str, Callable[[Call, DefenseRooms], Answer]]] = {
     "apply_mitigation": apply_mitigation,
     "roll_back_mitigation": roll_back_mitigation,
     "notify": notify,
+    "run_probes": run_probes,
 }
 
 

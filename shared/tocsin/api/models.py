@@ -467,6 +467,22 @@ class IncidentNamed(Body):
     incident_id: IncidentId
 
 
+class ProbeInput(Body):
+    """Which probes to run, and against what: the stack itself, whatever else is said."""
+
+    READONLY = frozenset(("id", "held"))
+    probes: list[
+        Literal["weak_key", "replay", "scope_escalation", "oversized_body", "expired_token", "egress_canary"]
+    ] = Field(
+        default=["weak_key", "replay", "scope_escalation", "oversized_body", "expired_token", "egress_canary"],
+        max_length=6,
+        description="All when left out.",
+    )
+    target: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = Field(
+        default=None, description="Only this deployment's own address is taken."
+    )
+
+
 class NoticeInput(Body):
     """What to tell, and by which kinds of channels."""
 

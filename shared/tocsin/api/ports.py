@@ -30,6 +30,7 @@ from tocsin.signals.intake import Intake
 if TYPE_CHECKING:
     from tocsin.access.tokens import Tokens
     from tocsin.decisions.deciding import Decider
+    from tocsin.defense.probes import Http
 
 Json = dict[str, Any]
 #: Most log segments that one request may open. A listing that needs more answers a partial page.
@@ -281,6 +282,19 @@ class ApiRooms:
 
 
 @dataclass(frozen=True, slots=True)
+class Probing:
+    """What probes stand on: the stack's own API and its address, tokens as of a time (Unix ms), the kind of key that
+    the stage takes, and where evidence is left (project, run, probe).
+    """
+
+    http: Http
+    front: str
+    tokens: Callable[[int], Tokens]
+    env: str
+    keep: Callable[[str, str, Json], None]
+
+
+@dataclass(frozen=True, slots=True)
 class DefenseRooms:
     """Everything that the routes of the defend function stand on. `preview` gives events the scores that a commit would
     give them now.
@@ -292,6 +306,7 @@ class DefenseRooms:
     preview: Callable[[str, Sequence[Json]], Sequence[Json]]
     mitigations: Mitigations
     notices: Notices
+    probing: Probing
     quarantines: Quarantines
     access: Callable[[], AccessRooms]
     cursor_key: bytes

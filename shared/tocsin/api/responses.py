@@ -900,3 +900,28 @@ class NoticeAnswer(Shape):
 
     id: str
     told: list[NoticeTold]
+
+
+class ProbeMet(Shape):
+    """What one request of a probe was answered."""
+
+    step: str
+    status: int
+    code: str | None
+    right: bool
+
+
+class Probe(Shape):
+    """One probe. `held` says that every answer was the expected one."""
+
+    name: str
+    held: bool
+    met: list[ProbeMet]
+
+
+class ProbeReport(Shape):
+    """What the probes of one run met."""
+
+    id: str
+    held: bool
+    probes: list[Probe]

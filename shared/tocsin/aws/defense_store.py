@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -13,11 +13,14 @@ from tocsin.aws.key_store import APPROVAL_LIFE, DynamoKeys
 from tocsin.aws.outbox import outbox_writes
 from tocsin.aws.rows import open_row, seal_row
 from tocsin.aws.table import ConditionFailed, Row, Table, Update, Write
+from tocsin.decisions.ports import SnapshotStore
+from tocsin.defense import plans
 from tocsin.defense.mitigations import Effect, Mitigation, batch_of
 from tocsin.defense.plans import Planned
+from tocsin.defense.ports import Json
 from tocsin.defense.quarantine import Quarantine, opened, released
 from tocsin.kernel import clock
-from tocsin.kernel.canonical import digest
+from tocsin.kernel.canonical import canonical_json, digest
 from tocsin.kernel.cause import cause
 from tocsin.kernel.errors import Refusal, Retry
 from tocsin.kernel.sealing import Sealer
@@ -71,8 +74,11 @@ class DynamoMitigations:
     apart. What a step does to quarantines and keys is in the transaction that moves the step.
     """
 
-    def __init__(self, table: Table, sealer: Sealer, *, retention_days: int) -> None:
-        self._table, self._sealer, self._days = table, sealer, retention_days
+    def __init__(
+        self, table: Table, sealer: Sealer, objects: Callable[[str], SnapshotStore], *, retention_days: int
+    ) -> None:
+        self._table, self._sealer, self._objects, self._days = table, sealer, objects, retention_days
+        self._kept: set[tuple[str, str]] = set()
         self._quarantines = DynamoQuarantines(table, sealer)
 
     def _expiry(self, made: Mitigation) -> int:
@@ -106,6 +112,7 @@ class DynamoMitigations:
         row_of = self._write(made, "attribute_not_exists(pk)")
         writes = [claim, row_of, *outbox_writes(self._table, [evidence.of_mitigation(made, now)], now)]
         if planned.decided:
+            self._keep_snapshot(made.project)
             log = DynamoDecisionLog(self._table, self._sealer, made.project, retention_days=self._days)
             writes += log.writes(batch_of(made.id), planned.decided, now)
             for health in planned.healths:
@@ -115,6 +122,13 @@ class DynamoMitigations:
         except ConditionFailed:
             return False
         return True
+
+    def _keep_snapshot(self, project: str) -> None:
+        """Put the responders' snapshot where decisions of the project are derived from, once per process."""
+        snapshot = plans.engine().snapshot
+        if (project, snapshot.name) not in self._kept:
+            self._objects(project).create(f"snapshot/{snapshot.name}", canonical_json(snapshot.document()))
+            self._kept.add((project, snapshot.name))
 
     def _write(self, made: Mitigation, condition: str, **values: Any) -> Write:
         key = keys.mitigation(made.project, made.id)
@@ -171,5 +185,16 @@ class DynamoMitigations:
 
 
 def _each_row_once(writes: Sequence[Write]) -> list[Write]:
-    """Members of a transaction without repeats: groups of evidence may share a directory row, and say the same there."""
+    """Members of a transaction without repeats: groups of evidence may share a directory row."""
     return list({json.dumps(write.operation, sort_keys=True, default=repr): write for write in writes}.values())
+
+
+class ProbeLog:
+    """Leaves the evidence of probes."""
+
+    def __init__(self, table: Table, now: Callable[[], int]) -> None:
+        self._table, self._now = table, now
+
+    def keep(self, project: str, run_id: str, probe: Json) -> None:
+        now = self._now()
+        self._table.transact(outbox_writes(self._table, [evidence.of_probe(project, run_id, probe, now)], now))

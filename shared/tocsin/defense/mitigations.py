@@ -109,7 +109,7 @@ def batch_of(mitigation_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a step does inside Tocsin: "open" (a quarantine), "release" (one by its id) or "revoke" (a key's public id)."""
+    """What a step does inside Tocsin: "open" (a quarantine), "release" (one by id), "revoke" (a key by public id)."""
 
     kind: str
     quarantine: Quarantine | None = None
