@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tocsin.access.projects import CachedProjects
     from tocsin.access.signatures import Signatures
     from tocsin.access.tokens import Tokens
-    from tocsin.api.ports import AccessRooms, ApiRooms, DecisionRooms, DefenseRooms, PrivacyRooms
+    from tocsin.api.ports import AccessRooms, ApiRooms, DecisionRooms, DefenseRooms, PrivacyRooms, Probing
     from tocsin.aws.bus import EventBus
     from tocsin.aws.connector_store import DynamoAlerts, DynamoLeased, DynamoSilences
     from tocsin.aws.data_keys import KmsKeyRing
@@ -712,19 +712,31 @@ def _conditions(project: str, spoken: frozenset[str], own: str) -> Conditions:
     )
 
 
+def _probing() -> Probing:
+    """What probes stand on. Raises Retry while the bootstrap has not said where the API is."""
+    from tocsin.api.ports import Probing
+    from tocsin.aws import keys
+    from tocsin.aws.defense_store import ProbeLog
+    from tocsin.aws.own_api import OwnApi
+
+    row = table().get(keys.own_address())
+    if row is None:
+        raise Retry("the bootstrap has not run: nobody knows the API's address")
+    own = OwnApi(row["url"])
+    return Probing(own, own.front, _tokens_as_of, _env(), ProbeLog(table(), clock.now_ms).keep)
+
+
 @lru_cache(maxsize=1)
 def defense() -> DefenseRooms:
-    from tocsin.api.ports import DefenseRooms, Probing
+    from tocsin.api.ports import DefenseRooms
     from tocsin.aws.decision_store import RegistryObjects
-    from tocsin.aws.defense_store import DynamoMitigations, ProbeLog
+    from tocsin.aws.defense_store import DynamoMitigations
     from tocsin.aws.delivery_store import DynamoBudgets
-    from tocsin.aws.own_api import OwnApi
     from tocsin.defense.mitigations import Mitigations
     from tocsin.defense.notices import MitigationHerald, Notices
     from tocsin.defense.quarantine import Quarantines
     from tocsin.delivery.dispatch import Poster
 
-    own = OwnApi(settings().require("api_url"))
     notices = Notices(channels(), Poster(notifications(), routing(), DynamoBudgets(table())).post)
     store = DynamoMitigations(
         table(),
@@ -739,7 +751,7 @@ def defense() -> DefenseRooms:
         preview=_preview,
         mitigations=Mitigations(store, MitigationHerald(notices), _conditions),
         notices=notices,
-        probing=Probing(own, own.front, _tokens_as_of, _env(), ProbeLog(table(), clock.now_ms).keep),
+        probing=_probing,
         quarantines=Quarantines(quarantine_rows()),
         access=access,
         cursor_key=secret(settings().require("secret_cursor")),

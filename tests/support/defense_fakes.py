@@ -177,7 +177,7 @@ def sample_defense(flags: Sequence[str] = ()) -> DefenseRooms:
         preview=preview,
         mitigations=mitigations,
         notices=notices,
-        probing=Probing(
+        probing=lambda: Probing(
             lambda method, path, headers, body: Reply(401, "ERR_AUTH_INVALID"),
             "https://api.example/live",
             lambda at: world.access.tokens(),

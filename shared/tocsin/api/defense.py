@@ -167,7 +167,7 @@ def run_probes(call: Call, rooms: DefenseRooms) -> Answer:
     """Attack the own stack, and tell what that met."""
     from tocsin.defense import probes  # needs cryptography, which no other route does
 
-    sent, now, probing = call.taken(models.ProbeInput), rooms.now(), rooms.probing
+    sent, now, probing = call.taken(models.ProbeInput), rooms.now(), rooms.probing()
     probes.check_target(sent.target, probing.front)
     aim = probes.Aim(replace(call.principal, kind="key"), probing.env, probing.http, probing.tokens, now)
     report = probes.run(aim, list(dict.fromkeys(sent.probes)), partial(probing.keep, call.project))

@@ -296,8 +296,8 @@ class Probing:
 
 @dataclass(frozen=True, slots=True)
 class DefenseRooms:
-    """Everything that the routes of the defend function stand on. `preview` gives events the scores that a commit would
-    give them now.
+    """Everything that the routes of the defend function stand on. `probing` is built on use. `preview` gives events the
+    scores that a commit would give them now.
     """
 
     intake: Intake
@@ -306,7 +306,7 @@ class DefenseRooms:
     preview: Callable[[str, Sequence[Json]], Sequence[Json]]
     mitigations: Mitigations
     notices: Notices
-    probing: Probing
+    probing: Callable[[], Probing]
     quarantines: Quarantines
     access: Callable[[], AccessRooms]
     cursor_key: bytes

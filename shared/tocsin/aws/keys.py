@@ -398,6 +398,11 @@ def ops_project() -> Key:
     return Key("sys#ops", "project")
 
 
+def own_address() -> Key:
+    """Where the deployment's API is, as callers see it."""
+    return Key("sys#ops", "address")
+
+
 def healing_partition(yyyymmdd: str) -> str:
     return f"sys#heal#{yyyymmdd}"
 
