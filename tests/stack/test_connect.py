@@ -365,11 +365,14 @@ def test_alerts_and_silences_are_their_projects_own(deployed: Deployed) -> None:
 
 
 def test_an_alert_that_is_renewed_no_more_resolves(deployed: Deployed) -> None:
-    _, key = deployed.new_project()
-    post_alert(deployed, key, 3 * clock.SECOND, alertname="InstanceDown", severity="critical")
+    project, key = deployed.new_project()
+    post_alert(deployed, key, clock.SECOND, alertname="InstanceDown", severity="critical")
+    eventually(lambda: deployed.stored(project) == 1, within_s=60.0)
+    tick = json.dumps({"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}})
 
     def resolved() -> bool:
+        deployed.client("lambda").invoke(FunctionName=f"{deployed.contract['stack']}-connect", Payload=tick)
         items = deployed.get("/v1/incidents", key)["items"]
         return bool(items) and items[0]["status"] == "resolved"
 
-    eventually(resolved, within_s=100.0, every_s=1.0)
+    eventually(resolved, within_s=100.0, every_s=0.5)
