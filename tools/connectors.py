@@ -121,6 +121,9 @@ it said of the group was said of each of its alerts.
 (output `ApiUrl`; `api_url` in `.local/tocsin.json` for the embedded cloud), or a domain of your own. For senders that
 want name and path apart, `<name>` is the part before the first slash and `<base>` the rest, such as `/live`, or nothing
 for a domain of your own. `<key>` is an API key with the scope `ingest:write`.
+
+The tests run the real programs and clients with what is shown here: Prometheus, Alertmanager and amtool
+(`tests/stack/test_prometheus.py`), SDKs (`tests/stack/clients/`).
 """
 
 

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from tocsin.aws.watch import Heartbeats, Leases, StackWatch
     from tocsin.connectors.alertmanager import Alertmanager
     from tocsin.connectors.reception import Reception
+    from tocsin.connectors.sns import SnsMessages
     from tocsin.decisions.deciding import Decider
     from tocsin.decisions.invoking import Invoker
     from tocsin.decisions.ports import Dialled
@@ -466,12 +467,18 @@ def _alerts() -> DynamoAlerts:
 def reception() -> Reception:
     from tocsin.aws.connector_store import DynamoNames
     from tocsin.connectors.reception import Reception
-    from tocsin.connectors.sns import Signatures
-    from tocsin.delivery import egress
 
     names = DynamoNames(table(), sealer(), retention_days=settings().retention_days)
-    sns = Signatures(egress.parse_allow(settings().egress_allow))
-    return Reception(intake(), SenderDoor(), names=names, alerts=_alerts(), sns=sns)
+    return Reception(intake(), SenderDoor(), names=names, alerts=_alerts(), sns=_sns)
+
+
+@lru_cache(maxsize=1)
+def _sns() -> SnsMessages:
+    """Made for the first message of SNS: reading certificates takes a cold start's time to load."""
+    from tocsin.connectors.sns import SnsMessages
+    from tocsin.delivery import egress
+
+    return SnsMessages(egress.parse_allow(settings().egress_allow))
 
 
 def operators_project() -> str:

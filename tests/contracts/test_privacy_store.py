@@ -113,7 +113,9 @@ class World:
             head = self.ledger.head(project)
             mark = {"c": f"c{n}", "d": b"d" * 32, "at": NOW, "exp": NOW // 1000 + 90 * 86_400}
             self.table.put_all((keys.mark(project, event["event_id"]), mark) for event in events)
-            self.ledger.commit(project, Commit(f"c{n}", head, NOW, "t" * 8, events, {b"k" * 8: b"s"}, {}, {"topology": 0}))
+            self.ledger.commit(
+                project, Commit(f"c{n}", head, NOW, "t" * 8, events, {b"k" * 8: b"s"}, {}, {"topology": 0})
+            )
         incident = Incident(derived_id("inc", NOW, project), NOW, NOW, NOW, NOW, NOW, title=f"{SECRET} {ADA}")
         self.incident_id = incident.id
         effects = Effects(incidents={incident.id: incident}, index={"u:x": [incident.id]})

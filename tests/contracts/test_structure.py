@@ -127,10 +127,9 @@ def test_every_queue_has_one_consumer_and_dead_letters_or_is_dead_letters() -> N
         for name, queue in QUEUES.items()
         if "RedrivePolicy" in queue
     }
-    for name, function in FUNCTIONS.items():  # what is invoked by no queue has dead letters of its own
-        if "EventInvokeConfig" in function:
-            failed = function["EventInvokeConfig"]["DestinationConfig"]["OnFailure"]["Destination"]
-            dead[failed["Fn::GetAtt"][0]] = name
+    for name, body in RESOURCES.items():  # what is invoked by no queue has dead letters of its own
+        if body["Type"] == "AWS::Lambda::EventInvokeConfig":
+            dead[body["Properties"]["DestinationConfig"]["OnFailure"]["Destination"]["Fn::GetAtt"][0]] = name
     for name, queue in QUEUES.items():
         if name in dead:
             assert "RedrivePolicy" not in queue

@@ -111,9 +111,9 @@ def sns(deployed: Deployed) -> Iterator[SnsHost]:
     host.server.server_close()
 
 
-def new_sender(deployed: Deployed) -> tuple[str, str]:
+def new_sender(deployed: Deployed, *scopes: str) -> tuple[str, str]:
     """A project and a key of it that may also sign."""
-    project, key = deployed.new_project()
+    project, key = deployed.new_project(*scopes)
     store = DynamoKeys(deployed.table)
     parsed = keys.parse(key)
     assert parsed is not None
@@ -162,12 +162,16 @@ def test_every_sample_is_answered_and_stored(deployed: Deployed, sns: SnsHost, n
 
 
 @pytest.mark.parametrize("name", registry.names())
-def test_a_wrong_key_is_refused_in_the_senders_dialect(deployed: Deployed, name: str) -> None:
+def test_who_may_not_send_is_told_so_in_the_senders_dialect(deployed: Deployed, name: str) -> None:
     stranger = replace(deployed, source=f"198.51.100.{registry.names().index(name) + 1}")
     case = next(case for one, case in SAMPLES if one == name)
-    reply = sent(stranger, sample(name, case), keys.mint()[0])
     answers = registry.load(name).answers
-    assert reply.status == answers.get("unauthorized", answers["refused"]).status, reply
+    wanted = answers.get("unauthorized", answers["refused"])
+    for key in (keys.mint()[0], new_sender(deployed, "events:read")[1]):  # nobody's key, and one without the scope
+        reply = sent(stranger, sample(name, case), key)
+        assert reply.status == wanted.status, reply
+        if isinstance(wanted.body, dict) and "protobuf" not in reply.headers["content-type"]:
+            assert reply.body.keys() == wanted.body.keys()
 
 
 # --- one alert, five ways -----------------------------------------------------------------------------------
@@ -361,11 +365,14 @@ def test_alerts_and_silences_are_their_projects_own(deployed: Deployed) -> None:
 
 
 def test_an_alert_that_is_renewed_no_more_resolves(deployed: Deployed) -> None:
-    _, key = deployed.new_project()
-    post_alert(deployed, key, 3 * clock.SECOND, alertname="InstanceDown", severity="critical")
+    project, key = deployed.new_project()
+    post_alert(deployed, key, clock.SECOND, alertname="InstanceDown", severity="critical")
+    eventually(lambda: deployed.stored(project) == 1, within_s=60.0)
+    tick = json.dumps({"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}})
 
     def resolved() -> bool:
+        deployed.client("lambda").invoke(FunctionName=f"{deployed.contract['stack']}-connect", Payload=tick)
         items = deployed.get("/v1/incidents", key)["items"]
         return bool(items) and items[0]["status"] == "resolved"
 
-    eventually(resolved, within_s=100.0, every_s=1.0)
+    eventually(resolved, within_s=100.0, every_s=0.5)

@@ -40,7 +40,7 @@ class Door(Protocol):
 
 
 class Signer(Protocol):
-    """Port: what Amazon SNS signs, as connectors.sns.Signatures."""
+    """Port: what Amazon SNS signs, as connectors.sns.SnsMessages."""
 
     def check(self, message: Any) -> None:
         """Raises Refusal for a message that is not SNS's, and Retry."""
@@ -76,7 +76,7 @@ class Reception:
         *,
         names: Names | None = None,
         alerts: AlertStore | None = None,
-        sns: Signer | None = None,
+        sns: Callable[[], Signer] | None = None,
         now: Callable[[], int] = clock.now_ms,
     ) -> None:
         self._intake, self._door = intake, door
@@ -91,7 +91,7 @@ class Reception:
             refused, taken = self._take(made, principal, request.trace_id)
             self._remember(made, principal.project)
             if call.connector.signed and self._sns is not None and not refused:
-                self._sns.confirm(body.head)
+                self._sns().confirm(body.head)
         except Refusal as refusal:
             refused, taken = [refusal], 0
         except Retry as retry:
@@ -134,7 +134,7 @@ class Reception:
             principal = self._door.by_key(credentials.with_key(call, request, body.head if body else None))
         body = body or translate.read(call, request)
         if call.connector.signed and self._sns is not None:
-            self._sns.check(body.head)
+            self._sns().check(body.head)
         return body, principal
 
     def _translate(self, call: Call, request: Request, body: translate.Body, principal: Principal) -> Translation:

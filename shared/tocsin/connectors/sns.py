@@ -42,7 +42,7 @@ def _unproven(rule: str) -> Refusal:
     return Refusal("ERR_SIG_INVALID", f"The message is not signed by Amazon SNS: {rule}.")
 
 
-class Signatures:
+class SnsMessages:
     """Checks messages of SNS, keeping the certificates it saw. `allow` holds (host, port) pairs that may stand for SNS
     besides its own hosts, as an emulator does; `fetch` gets a URL's body and raises Retry.
     """

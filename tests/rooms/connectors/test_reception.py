@@ -343,3 +343,41 @@ def test_a_relay_that_prometheus_overtook_fires_nothing_anew(relay: str) -> None
         assert clock.parse_rfc3339(event["occurred_at"]) < ends[event["dedup_key"].removeprefix("alertmanager:")]
     for event in relayed(clock.HOUR):  # by then it fires again
         assert event.get("occurred_at", event["received_at"]) == event["received_at"]
+
+
+def test_what_sns_did_not_sign_is_refused_and_what_it_did_is_confirmed_once_taken() -> None:
+    world, told = World(), []
+
+    class Signer:
+        def check(self, message: Any) -> None:
+            told.append(f"check {message['Type']}")
+            if message["Signature"] == "forged":
+                raise Refusal("ERR_SIG_INVALID", "The message is not signed.")
+
+        def confirm(self, message: Mapping[str, Any]) -> bool:
+            told.append(f"confirm with {len(world.queued)} taken")
+            return True
+
+    def receive(**changed: Any) -> Answer:
+        given = sample("aws_sns", "confirmation")
+        request = tool.request_of({**given, "body": {**given["body"], **changed}})
+        call = registry.find(request.method, request.path)
+        assert call is not None
+        taker = intake.Intake(world, marks=None, protect=lambda _, event: event, now=lambda: NOW)
+        return Reception(taker, AnyKey(), sns=Signer, now=lambda: NOW).receive(call, request)
+
+    assert receive(Signature="forged").status == 401
+    assert (world.queued, told) == ([], ["check SubscriptionConfirmation"])
+    assert receive().status == 200
+    assert told[1:] == ["check SubscriptionConfirmation", "confirm with 1 taken"]
+    world.down = True
+    assert receive().status == 503
+    assert told[3:] == ["check SubscriptionConfirmation"], "nothing is confirmed that was not taken"
+
+
+class AnyKey:
+    def by_key(self, request: Request) -> Caller:
+        return Caller()
+
+    def by_signature(self, key_id: str, request: Request) -> Caller:
+        raise AssertionError

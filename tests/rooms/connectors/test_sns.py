@@ -8,7 +8,7 @@ import pytest
 
 from tests.rooms.connectors.support import sample
 from tests.support.sns import Sns
-from tocsin.connectors.sns import Signatures
+from tocsin.connectors.sns import SnsMessages
 from tocsin.kernel.errors import Refusal, Retry
 
 URL = "https://sns.eu-central-1.amazonaws.com/SimpleNotificationService-1a2b.pem"
@@ -49,7 +49,7 @@ def message(case: str) -> dict[str, Any]:
 def test_what_sns_signed_passes_and_its_certificate_is_asked_for_once(
     case: str, version: str, sns: Sns, web: Web
 ) -> None:
-    signatures = Signatures(fetch=web.get)
+    signatures = SnsMessages(fetch=web.get)
     for _ in range(3):
         signatures.check(sns.signed(message(case), version))
     assert web.asked == [URL]
@@ -59,7 +59,7 @@ def test_what_sns_signed_passes_and_its_certificate_is_asked_for_once(
 def test_a_changed_message_does_not(name: str, sns: Sns, web: Web) -> None:
     signed = sns.signed({**message("alarm"), "Subject": "ALARM"})
     with pytest.raises(Refusal, match="does not fit"):
-        Signatures(fetch=web.get).check({**signed, name: "another"})
+        SnsMessages(fetch=web.get).check({**signed, name: "another"})
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_changed_message_does_not(name: str, sns: Sns, web: Web) -> None:
 )
 def test_what_proves_nothing_is_refused_without_asking_anybody(changed: dict[str, Any], sns: Sns, web: Web) -> None:
     with pytest.raises(Refusal) as refused:
-        Signatures(fetch=web.get).check({**sns.signed(message("alarm")), **changed})
+        SnsMessages(fetch=web.get).check({**sns.signed(message("alarm")), **changed})
     assert refused.value.code == "ERR_SIG_INVALID"
     assert web.asked == [] or "Signature" in changed
 
@@ -90,12 +90,12 @@ def test_what_proves_nothing_is_refused_without_asking_anybody(changed: dict[str
 @pytest.mark.parametrize("value", [None, [], "text", {}])
 def test_what_is_no_message_is_refused(value: Any) -> None:
     with pytest.raises(Refusal):
-        Signatures().check(value)
+        SnsMessages().check(value)
 
 
 def test_no_certificate_now_is_asked_for_again_later(sns: Sns, web: Web) -> None:
     signed, held = sns.signed(message("alarm")), web.pages.pop(URL)
-    signatures = Signatures(fetch=web.get)
+    signatures = SnsMessages(fetch=web.get)
     with pytest.raises(Retry):
         signatures.check(signed)
     web.pages[URL] = b"not a certificate"
@@ -108,7 +108,7 @@ def test_no_certificate_now_is_asked_for_again_later(sns: Sns, web: Web) -> None
 def test_a_subscription_is_confirmed_at_sns_and_nowhere_else(web: Web) -> None:
     asked = message("confirmation")
     web.pages[asked["SubscribeURL"]] = b"<ConfirmSubscriptionResponse/>"
-    signatures = Signatures(fetch=web.get)
+    signatures = SnsMessages(fetch=web.get)
     assert signatures.confirm(asked)
     assert not signatures.confirm({**asked, "SubscribeURL": "https://evil.example/?Action=ConfirmSubscription"})
     assert not signatures.confirm({**asked, "SubscribeURL": "https://sns.us-east-1.amazonaws.com/away"})
