@@ -677,6 +677,7 @@ def _refill(change: Change, incident: Incident, members: Sequence[Signal], topol
     incident.score, incident.tier, incident.severity_id, incident.events = 0.0, "info", 0, 0
     incident.title, incident.title_rank = "", (-1.0, 0, "")
     incident.entities, incident.sources, incident.services, incident.tags = {}, {}, {}, {}
+    incident.origins = {}
     incident.keys, incident.tokens, incident.links = {}, {}, {}
     incident.entity_overflow = incident.key_overflow = 0
     for signal in ordered:

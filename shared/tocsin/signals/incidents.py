@@ -22,6 +22,7 @@ from typing import Any, Final, Literal
 from tocsin.kernel import clock
 from tocsin.kernel.errors import Detail, Refusal
 from tocsin.kernel.ids import derived_id
+from tocsin.signals.onsets import mentions
 from tocsin.signals.ports import ASSIGNED_COMMITS
 from tocsin.signals.topology import Topology
 
@@ -42,6 +43,8 @@ OUTBOX_SHARE: Final = 20
 #: Tag keys and values per key that an incident remembers, for filters and routing.
 MAX_TAG_KEYS: Final = 20
 MAX_TAG_VALUES: Final = 8
+#: Names per service of what its alerts say they cannot reach.
+MAX_NAMED: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,8 @@ class Incident:
 
     `tokens` maps own tokens to covered intervals (start, end, start, end, …). `keys` maps the short hash of
     each dedup key to [last fired, last resolved (0: never), first fired]. `services` maps a service to [first
-    fired, events]. `tags` holds values seen per tag key (the first few). `trace_id` is of the last firing
+    fired, events], `origins` to [first received, highest severity_id, names its alerts cannot reach …]. `tags` holds
+    values seen per tag key (the first few). `trace_id` is of the last firing
     signal. `recent` lists the newest members, those that are in no member row yet. `absorbed` lists incidents
     merged into this one: their members are this one's. `moved` lists members a person split off, as
     [n, i, incident they went to]: whoever lists the members leaves them out. `apart` lists incidents that are
@@ -172,6 +176,7 @@ class Incident:
     entity_overflow: int = 0
     sources: dict[str, int] = field(default_factory=dict)
     services: dict[str, list[int]] = field(default_factory=dict)
+    origins: dict[str, list[Any]] = field(default_factory=dict)
     tags: dict[str, list[str]] = field(default_factory=dict)
     keys: dict[str, list[int]] = field(default_factory=dict)
     key_overflow: int = 0
@@ -201,6 +206,7 @@ class Incident:
             entities=dict(self.entities),
             sources=dict(self.sources),
             services={name: list(value) for name, value in self.services.items()},
+            origins={name: list(value) for name, value in self.origins.items()},
             tags={name: list(values) for name, values in self.tags.items()},
             keys={name: list(value) for name, value in self.keys.items()},
             tokens=dict(self.tokens),
@@ -484,6 +490,8 @@ class Change:
         for name, (begun, count) in loser.services.items():
             service = survivor.services.setdefault(name, [begun, 0])
             service[0], service[1] = min(service[0], begun), service[1] + count
+        for name, (seen, graded, *named) in loser.origins.items():
+            _add_origin(survivor, name, seen, graded, named)
         for counter, other in ((survivor.entities, loser.entities), (survivor.sources, loser.sources)):
             for name, count in other.items():
                 counter[name] = counter.get(name, 0) + count
@@ -510,7 +518,8 @@ class Change:
         loser.status, loser.merged_into = "merged", survivor.id
         self.log(loser, "merged", at, f"merged into {survivor.id}: {text}", by, incident_id=survivor.id)
         self.transition(loser, "merged")
-        loser.tokens, loser.keys, loser.absorbed, loser.apart, loser.moved = {}, {}, [], [], []
+        loser.tokens, loser.keys, loser.origins = {}, {}, {}
+        loser.absorbed, loser.apart, loser.moved = [], [], []
         loser.entities, loser.links, loser.tags = {}, {}, {}
         self._merged.add(loser.id)
         self.grown(survivor)
@@ -579,6 +588,11 @@ def absorb(change: Change, incident: Incident, signal: Signal, own: Sequence[str
         elif len(incident.services) < policy.max_services:
             incident.services[signal.service] = [signal.at, 1]
             change.grown(incident)
+        graded = 0 if signal.severity_id == UNKNOWN_SEVERITY else signal.severity_id
+        if signal.service in incident.services and _add_origin(
+            incident, signal.service, signal.received_at, graded, mentions(signal.title)
+        ):
+            change.grown(incident)
     key = key_hash(signal.dedup_key)
     alert = incident.keys.get(key)
     if alert is not None:
@@ -597,6 +611,18 @@ def absorb(change: Change, incident: Incident, signal: Signal, own: Sequence[str
         moment = signal.began if token[0] in AT_ONSET else signal.at
         incident.tokens[token] = cover(spans or (), moment, policy.merge_gap(token))
     return fresh
+
+
+def _add_origin(incident: Incident, service: str, seen: int, graded: int, named: Iterable[str]) -> bool:
+    """Take what tells where trouble began; whether it was new."""
+    before = incident.origins.get(service)
+    if before is None:
+        incident.origins[service] = [seen, graded, *sorted(named)[:MAX_NAMED]]
+        return True
+    names = sorted({*before[2:], *named})[:MAX_NAMED] if named else before[2:]
+    after = [min(before[0], seen), max(before[1], graded), *names]
+    incident.origins[service] = after
+    return after != before
 
 
 def _add_tags(incident: Incident, pairs: Iterable[tuple[str, str]]) -> None:
@@ -645,6 +671,8 @@ def _bound(incident: Incident, policy: Policy) -> None:
         incident.keys = dict(list(incident.keys.items())[: policy.max_keys])
     incident.services = dict(list(incident.services.items())[: policy.max_services])
     incident.sources = dict(list(incident.sources.items())[: policy.max_services])
+    if len(incident.origins) > len(incident.services):
+        incident.origins = {name: one for name, one in incident.origins.items() if name in incident.services}
 
 
 def _first_after(spans: Spans, edge: int) -> int:
@@ -656,19 +684,38 @@ def _first_after(spans: Spans, edge: int) -> int:
 
 
 def root_hint(incident: Incident, topology: Topology) -> dict[str, Any] | None:
-    """The likeliest origin: the service most of the others lean on, and among equals the one that fired
-    first.
+    """The likeliest origin: the service most of the others lean on, by declaration or because their alerts say that
+    they cannot reach it; among equals the one with the most severe alerts, then the one heard of first. What is heard
+    first is judged by when events were received: clocks of senders differ by more than cascades take.
     """
     if not incident.services:
         return None
-    reach = topology.reach(incident.services)
-    ranked = sorted(incident.services, key=lambda name: (-reach[name], incident.services[name][0], name))
-    root = ranked[0]
-    begun = incident.services[root][0]
+    observed: dict[str, list[str]] = {}
+    for name, (_, _, *named) in incident.origins.items():
+        for other in named:
+            if other != name:
+                observed.setdefault(other, []).append(name)
+    declared = topology.reach(incident.services)
+    reach = topology.reach(incident.services, observed) if observed else declared
+
+    def order(name: str) -> tuple[int, int, int, int, str]:
+        began = incident.services[name][0]
+        seen, graded, *_ = incident.origins.get(name, (began, 0))
+        return -reach[name], -graded, seen, began, name
+
+    root, *others = sorted(incident.services, key=order)
+    _, graded, seen, begun, _ = order(root)
     why = []
-    if reach[root]:
-        why.append(f"{reach[root]} of {len(incident.services) - 1} other services depend on {root}")
-    if begun == min(value[0] for value in incident.services.values()):
+    if declared[root]:
+        why.append(f"{declared[root]} of {len(others)} other services depend on {root}")
+    if reach[root] > declared[root]:
+        count = reach[root] - declared[root]
+        why.append(
+            f"{count} more {'says' if count == 1 else 'say'} that they cannot reach it, or one that depends on it"
+        )
+    if others and graded < min(order(name)[1] for name in others):
+        why.append("its alerts are the most severe")
+    if seen <= min((order(name)[2] for name in others), default=seen):
         why.append(f"{root} fired first")
     else:
         why.append(f"{root} fired {spoken(begun - incident.first)} after the first alert")

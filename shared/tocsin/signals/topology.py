@@ -7,8 +7,9 @@ service, so the answers are computed when the document is read and looked up aft
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 from tocsin.kernel.errors import Detail, Refusal
@@ -20,6 +21,7 @@ MAX_LABELS: Final = 20
 #: A service with more direct dependents than this is reached through one token of its own instead of theirs.
 HUB_DEPENDENTS: Final = 32
 DEFAULT_CRITICALITY: Final = 0.5
+_NOTHING: Final[Mapping[str, Collection[str]]] = MappingProxyType({})
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,99}", re.ASCII)
 _NAME_RULE: Final = "name"
@@ -120,12 +122,12 @@ class Topology:
         known = self._services.get(service) if service else None
         return known.criticality if known else DEFAULT_CRITICALITY
 
-    def reach(self, among: Iterable[str]) -> dict[str, int]:
+    def reach(self, among: Iterable[str], observed: Mapping[str, Collection[str]] = _NOTHING) -> dict[str, int]:
         """For each service of `among`, how many others of them lean on it, directly or through others of
         them.
 
-        The most upstream service of a cascade has the highest count. O(services x their dependencies) per
-        service.
+        `observed` names services that were seen to depend on one, beside those that declare it. The most upstream
+        service of a cascade has the highest count. O(services x their dependencies) per service.
         """
         inside = set(among)
         counts: dict[str, int] = {}
@@ -133,7 +135,9 @@ class Topology:
             seen = {root}
             queue = [root]
             while queue:
-                following = [name for name in self.dependents(queue.pop()) if name in inside and name not in seen]
+                name = queue.pop()
+                leaning = {*self.dependents(name), *observed.get(name, ())}
+                following = [one for one in leaning if one in inside and one not in seen]
                 seen.update(following)
                 queue += following
             counts[root] = len(seen) - 1

@@ -306,6 +306,49 @@ def test_neighbours_join_with_a_reason() -> None:
     assert list(incident.links.values()) == [[0.7, "cart depends on pay-db and both fired within 1 min", 1]]
 
 
+def root_of(*signals: Signal, topology: Topology | None = None) -> dict[str, Any]:
+    table = Table(topology or Topology.empty())
+    table.take([replace(one, tags={"node": "n1"}) for one in signals])
+    (incident,) = table.alive()
+    assert incident.root is not None
+    return incident.root
+
+
+def test_without_a_topology_the_root_is_what_others_cannot_reach() -> None:
+    told = root_of(
+        signal(0, "web", 0, title="call to auth-api failed"),
+        signal(1, "auth-api", 2, title="call to pay-db failed"),
+        signal(2, "pay-db", 4),
+        signal(3, "mail", 5),
+    )
+    assert told["service"] == "pay-db"
+    assert told["why"][0] == "2 more say that they cannot reach it, or one that depends on it"
+
+
+def test_what_is_declared_and_what_is_said_count_together() -> None:
+    told = root_of(
+        signal(0, "web", 0), signal(1, "cart", 2), signal(2, "mail", 3, title="call to pay-db failed"),
+        signal(3, "pay-db", 5), topology=SHOP,
+    )  # fmt: skip
+    assert told["service"] == "pay-db"
+    assert told["why"][:2] == [
+        "2 of 3 other services depend on pay-db",
+        "1 more says that they cannot reach it, or one that depends on it",
+    ]
+
+
+def test_among_equals_the_root_is_the_most_severe_then_the_one_heard_of_first() -> None:
+    first, later = signal(0, "mail", 0), signal(1, "search", 5)
+    assert root_of(first, later) == {"service": "mail", "why": ["mail fired first"]}
+    severe = root_of(first, replace(later, severity_id=5))
+    assert severe == {
+        "service": "search",
+        "why": ["its alerts are the most severe", "search fired 5 s after the first alert"],
+    }
+    skewed = root_of(replace(first, received_at=T0 + 60_000), later)
+    assert skewed["service"] == "search"
+
+
 def test_neighbours_far_apart_in_time_stay_apart() -> None:
     table = Table()
     table.take([signal(0, "pay-db"), signal(1, "cart", 76)])
