@@ -550,6 +550,23 @@ def test_reopened_by_firing_after_a_person_resolved_it() -> None:
     assert table.alive()[0].status == "open"
 
 
+@pytest.mark.parametrize(
+    ("version", "expected"), [("fp1", ["opened", "resolved", "reopened"]), ("fp2", ["opened", "resolved", "opened"])]
+)
+def test_a_new_version_of_fingerprints_reopens_nothing(version: str, expected: list[str]) -> None:
+    """The same text in the same cluster links; a later version names it anew, and old incidents keep their rest."""
+
+    def said(number: int, service: str, at: int, print_: str) -> Signal:
+        return signal(number, service, at, fingerprint=print_, tags={"cluster": "c1"})
+
+    table = Table(Topology.empty())
+    table.take([said(0, "web", 0, "fp1_disk")])
+    (incident,) = table.alive()
+    table.save(correlation.resolve(incident, by="ana", now=T0 + MINUTE))
+    table.take([said(1, "mail", 120, f"{version}_disk")], now=T0 + 2 * MINUTE)
+    assert [t.kind for t in table.transitions] == expected
+
+
 def test_after_the_window_a_new_incident_opens() -> None:
     table = Table()
     table.take([signal(0, at=0)])
