@@ -48,12 +48,20 @@ ROUNDS = 3
 BASELINE_S = 1.0
 
 
-def _object(name: str, kind: str) -> dict[str, Any]:
-    return {"type": "object", "properties": {"text": {"type": "string"}, name: {"type": kind}}, "required": ["text"]}
+def _text(longest: int) -> dict[str, Any]:
+    text = {"type": "string", "maxLength": longest}
+    return {"type": "object", "properties": {"text": text}, "required": ["text"]}
 
 
-TAKES = [_object(f"option{i}", "integer") for i in range(6)]
-GIVES = [_object(f"result{i}", "string") for i in range(4)]
+def _result(names: list[str]) -> dict[str, Any]:
+    return {"type": "object", "properties": {name: {"type": "string"} for name in names}, "required": names}
+
+
+#: What offers the same takes texts up to some length, and gives some of the same results.
+TAKES = [_text(longest) for longest in (1_000, 4_000, 16_000)]
+SENDS = [_text(longest) for longest in (500, 2_000, 8_000)]
+GIVES = [_result(names) for names in (["result"], ["language", "result"], ["language", "result", "score"])]
+WANTS = [_result(names) for names in (["result"], ["language", "result"])]
 POLICY = validate(
     {
         "version": 1,
@@ -113,8 +121,8 @@ def sent(rnd: random.Random, offered: list[str]) -> dict[str, Any]:
     return {
         "principal": f"key_{rnd.randrange(50)}",
         "capabilities": [rnd.choice(offered)],
-        "input": rnd.choice(TAKES),
-        "output": rnd.choice([{"type": "object"}, *GIVES]),
+        "input": rnd.choice(SENDS),
+        "output": rnd.choice(WANTS),
         "scopes": sorted(scope for scope in SCOPES if rnd.random() < 0.7),
         "data_class": {"level": rnd.choice(LEVELS[:3]), "tags": rnd.sample(TAGS, int(rnd.random() < 0.4))},
         "trust": rnd.randrange(60),
@@ -164,7 +172,7 @@ def _first_sight(snapshot: Snapshot, health: Health, texts: list[str]) -> float:
     """Seconds for requests whose shapes the engine has not seen; its indexes are made before."""
     engine, fresh = Engine(snapshot), [request_of(json.loads(text)) for text in texts]
     for request in fresh:
-        engine._index(request)
+        engine.ranking(request)
     began = time.process_time()
     for request in fresh:
         engine.winner(request, health)

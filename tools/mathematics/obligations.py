@@ -554,9 +554,11 @@ def _monitor(control: ModuleType) -> Iterator[Claim]:
         yield z3.BoolVal(True), z3.BoolVal(2 * block * (block + 1) * stake <= unit)
 
 
-def proved(load: Mapping[str, ModuleType] | None = None) -> dict[str, bool]:
-    """Every obligation with whether it holds; of the modules given by path in the place of the project's own."""
-    given = load or {}
-    return {
-        name: holds(one, given.get(one.module)) for name, one in OBLIGATIONS.items() if not load or one.module in given
-    }
+def proved(modules: Mapping[str, ModuleType] | None = None, within: str = "") -> dict[str, bool]:
+    """Every obligation with whether it holds: of the project's own modules; or, of the modules given by path, those
+    that are about the function or class `within` (all, when none is)."""
+    if modules is None:
+        return {name: holds(one) for name, one in OBLIGATIONS.items()}
+    every = {name: one for name, one in OBLIGATIONS.items() if one.module in modules}
+    about = {name: one for name, one in every.items() if any(code.endswith(f".{within}") for code in one.code)}
+    return {name: holds(one, modules[one.module]) for name, one in (about or every).items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,4 +42,14 @@ def breaks(weakening: Weakening) -> list[str]:
         return [f"{lemma.name}/{number}" for number in found[0]]
     path = weakening.file if "/" in weakening.file else DECISIONS + weakening.file
     module = symbolic.load(path, weakening.old, weakening.new)
-    return [name for name, holds in proved({path: module}).items() if not holds]
+    return [name for name, holds in proved({path: module}, _within(path, weakening.old)).items() if not holds]
+
+
+def _within(path: str, old: str) -> str:
+    """The function or class of a module in which a place is; what is proved of others is not touched by it."""
+    text = (ROOT / path).read_text("utf-8")
+    line = text.count("\n", 0, text.index(old)) + 1
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.lineno <= line <= (node.end_lineno or 0):
+            return node.name
+    return ""

@@ -38,7 +38,7 @@ def short(engine: Engine, request: Request, health: Health) -> Certificate:
     To be checked with the snapshot's header, policy and health document.
     """
     receipt, snapshot = engine.decide(request, health), engine.snapshot
-    ranking = snapshot.ranking(request.document["capabilities"][0], request.document["profile"])
+    ranking = engine.ranking(request)
     shown, reasons = [], []
     for i in ranking:
         contract = snapshot.contracts[i]

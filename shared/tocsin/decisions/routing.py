@@ -6,8 +6,8 @@ partition, and services that are inadmissible or not least do not influence it.
 
 `first_failure` and `decide_by_definition` say what a decision is. `Engine` says the same fast: per capability and
 profile it keeps services in winning order and, for everything a request can ask, the set of services that pass as an
-integer with one bit each; a decision is an intersection and its lowest bit. What requests have in common (all but who
-asks and the limits) is intersected once and remembered.
+integer with one bit each; a decision is an intersection and its lowest bit. What requests of one shape (all but their
+limits) have in common is intersected once and remembered.
 """
 
 from __future__ import annotations
@@ -80,11 +80,12 @@ GATES: Final = (
 #: Gates for which an index learns who passes, one asked value after another.
 _LEARNT: Final = ("capabilities", "input", "output", "scopes", "tags")
 #: Attributes of a request that are the same for all requests of a shape.
-_OF_SHAPE: Final = frozenset({"capabilities", "scopes", "tags", "level", "profile"})
+_OF_SHAPE: Final = frozenset({"principal", "profile", "capabilities", "scopes", "tags", "level"})
 WINNER: Final = "winner"
 DOMINATED: Final = "dominated"
-#: Values of a gate, and shapes of requests, that an index remembers; each costs a bit per service.
+#: Values of a gate that an index remembers, and shapes that an engine does; each costs a bit per service offering.
 _CACHED: Final = 256
+_SHAPES: Final = 16_384
 #: Services whose limits are compared one by one before all are intersected.
 _TRIED: Final = 6
 
@@ -123,9 +124,9 @@ class Request:
 
     @cached_property
     def shape(self) -> bytes:
-        """What decides the gates that do not compare quantities, as something to look up by."""
+        """All of it but the limits, as something to look up by."""
         asked = self.attributes
-        return canonical_json([asked[name] for name in (*_LEARNT, "level")])
+        return canonical_json([asked[name] for name in (*_LEARNT, "level", "profile", "principal")])
 
     @cached_property
     def limits(self) -> tuple[int, int, int, int]:
@@ -320,9 +321,10 @@ class _Rule(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """What an index knows of a shape: services that pass all gates that it decides, those of them that are permitted
-    whatever else is asked, and the rules that are left to ask."""
+    """What is known of a shape: services (bits of an index) that pass all gates that it decides, those of them that are
+    permitted whatever else is asked, and the rules that are left to ask."""
 
+    of: _Index
     able: int
     permitted: int
     rules: tuple[_Rule, ...]
@@ -339,8 +341,10 @@ def _conjuncts(condition: Condition) -> Iterator[Condition]:
 class _Index:
     """The services that offer a capability, in winning order under a profile; bit i is the i-th of them."""
 
-    def __init__(self, contracts: Sequence[Contract], policy: Policy) -> None:
-        self.contracts, size = contracts, len(contracts)
+    def __init__(self, snapshot: Snapshot, capability: str, profile: str) -> None:
+        self.ranking = snapshot.ranking(capability, profile)
+        self.contracts = contracts = [snapshot.contracts[i] for i in self.ranking]
+        size = len(contracts)
         self.services = [Service(contract["name"], contract["version"]) for contract in contracts]
         self._promises = [(of["trust"], of["cost_pusd"], of["latency_us"], of["error_ppb"]) for of in contracts]
         self.attributes = [attributes(contract) for contract in contracts]
@@ -361,9 +365,8 @@ class _Index:
         self._limits = [
             _AtMost([contract[name] for contract in contracts]) for name in ("cost_pusd", "latency_us", "error_ppb")
         ]
-        self._rules = [self._rule(rule) for rule in policy["rules"]]
+        self._rules = [self._rule(rule) for rule in snapshot.policy["rules"]]
         self._passing: dict[str, dict[Any, int]] = {kind: {} for kind in _LEARNT}
-        self._shapes: dict[bytes, _Known] = {}
         self._health: tuple[Health | None, int] = (None, self._all)
 
     def _rule(self, rule: Mapping[str, Any]) -> _Rule:
@@ -391,9 +394,8 @@ class _Index:
                 made &= ~needing
         return made
 
-    def first(self, request: Request, health: Health) -> int | None:
+    def first(self, known: _Known, request: Request, health: Health) -> int | None:
         """Position of the winner, or None."""
-        known = self._shapes.get(request.shape) or self._know(request)
         able = known.able
         if health.down:
             able &= self._up(health)
@@ -412,7 +414,7 @@ class _Index:
         able &= self._within(request)
         return (able & -able).bit_length() - 1 if able else None
 
-    def _know(self, request: Request) -> _Known:
+    def know(self, request: Request) -> _Known:
         """What the shape of a request decides."""
         asked, able = request.attributes, self._active & self._cleared[request.level]
         for kind, value in request.parts:
@@ -428,11 +430,7 @@ class _Index:
                 able &= ~rule.services
             else:
                 permitted |= rule.services
-        known = _Known(able if left else able & permitted, permitted, tuple(left))
-        if len(self._shapes) >= _CACHED:
-            self._shapes.clear()
-        self._shapes[request.shape] = known
-        return known
+        return _Known(self, able if left else able & permitted, permitted, tuple(left))
 
     def _within(self, request: Request) -> int:
         """Services whose promises are within the request's limits."""
@@ -521,28 +519,42 @@ class Engine:
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self._indexes: dict[tuple[str, str], _Index] = {}
+        self._shapes: dict[bytes, _Known] = {}
 
     def _index(self, request: Request) -> _Index:
         index = self._indexes.get(request.way)
         if index is None:
             weights_of(request, self.snapshot.policy)
-            ranking = self.snapshot.ranking(*request.way)
-            index = _Index([self.snapshot.contracts[i] for i in ranking], self.snapshot.policy)
+            index = _Index(self.snapshot, *request.way)
             if index.contracts:  # what nobody offers is not worth remembering, and there is no end of it
                 self._indexes[request.way] = index
         return index
 
+    def _known(self, request: Request) -> _Known:
+        known = self._shapes.get(request.shape)
+        if known is None:
+            known = self._index(request).know(request)
+            if len(self._shapes) >= _SHAPES:
+                self._shapes.clear()
+            if known.of.contracts:
+                self._shapes[request.shape] = known
+        return known
+
+    def ranking(self, request: Request) -> Sequence[int]:
+        """Positions, in the snapshot, of the services among which the winner is looked for, in winning order."""
+        return self._index(request).ranking
+
     def winner(self, request: Request, health: Health) -> Contract | None:
         """The contract of d(r, S, P, H). Refuses ERR_SCHEMA a profile that the policy does not have."""
-        index = self._index(request)
-        at = index.first(request, health)
-        return None if at is None else index.contracts[at]
+        known = self._known(request)
+        at = known.of.first(known, request, health)
+        return None if at is None else known.of.contracts[at]
 
     def decide(self, request: Request, health: Health) -> Receipt:
         """The decision with what it was made of."""
-        index = self._index(request)
-        at = index.first(request, health)
-        service = None if at is None else index.services[at]
+        known = self._known(request)
+        at = known.of.first(known, request, health)
+        service = None if at is None else known.of.services[at]
         return Receipt(request.digest, self.snapshot.name, health.digest, service)
 
     def explain(self, request: Request, health: Health) -> list[Verdict]:

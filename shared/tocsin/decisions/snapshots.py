@@ -114,7 +114,10 @@ class Edit:
 def edited(before: Snapshot, edit: Edit) -> Snapshot:
     """The state after an edit."""
     contracts, policy = edit.applied(before.contracts, before.policy)
-    return Snapshot(before.sequence + 1, before.name, policy, contracts)
+    after = Snapshot(before.sequence + 1, before.name, policy, contracts)
+    known = dict(zip(map(id, before.contracts), before.leaves, strict=True))  # what stays is not hashed again
+    vars(after)["leaves"] = tuple(known.get(id(contract)) or merkle.leaf(contract) for contract in contracts)
+    return after
 
 
 def from_document(data: bytes, name: str) -> Snapshot:

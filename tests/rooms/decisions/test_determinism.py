@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
 from tools.mathematics import determinism, evidence
 
 from tests.rooms.decisions.digest_main import digest_of_decisions
 
 
-def test_decisions_are_those_that_were_promoted_on_every_python_and_hash_seed() -> None:
+def test_decisions_are_those_that_were_promoted_on_every_python_and_hash_seed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """On every supported Python there is here; the promoted digest was found equal on at least two.
 
     Another digest means that receipts kept before can no longer be derived: raise `v` of what changed, then promote it.
     """
     promoted, found = evidence.promoted()["determinism"], determinism.digests(determinism.pythons())
-    print(f"Python {', '.join(found)}; hash seeds {', '.join(determinism.SEEDS)}")
+    with capsys.disabled():
+        print(f"\nsame decisions on Python {', '.join(found)}; hash seeds {', '.join(determinism.SEEDS)}")
     assert found
     assert {digest for of in found.values() for digest in of.values()} == {promoted["digest"]}
     assert len(promoted["pythons"]) >= determinism.REQUIRED

@@ -186,6 +186,32 @@ def test_health_and_policy_are_gates_too() -> None:
     assert reason({}, {"principal": "key_b"}, policy=policy) == "winner"
 
 
+def test_what_is_remembered_of_a_request_is_not_used_for_another() -> None:
+    """One engine, requests that differ in one field at a time, each decided twice in both orders."""
+    forbid = {"id": "no-a", "effect": "forbid", "when": ["eq", ["request", "principal"], ["value", "key_a"]]}
+    policy = validate({**OPEN, "rules": [*OPEN["rules"], forbid]})
+    snapshot = edited(EMPTY, Edit(put=[BASE], policy=policy))
+    other = request_of({**ASKED, "principal": "key_b"})
+    changes: list[dict[str, Any]] = [
+        {"principal": "key_a"},
+        {"scopes": []},
+        {"data_class": {"level": "restricted", "tags": ["eu"]}},
+        {"data_class": {"level": "internal", "tags": ["pci"]}},
+        {"input": {"type": "null"}},
+        {"output": {"type": "null"}},
+        {"trust": 51},
+        {"cost_pusd": 99},
+        {"latency_us": 9},
+        {"error_ppb": 4},
+    ]
+    for change in changes:
+        refused = request_of({**ASKED, "principal": "key_b", **change})
+        for first, second in ((other, refused), (refused, other)):
+            engine = Engine(snapshot)
+            for request in (first, second, first, second):
+                assert (engine.decide(request, Health()).decision is None) == (request is refused), change
+
+
 def test_ties_go_by_name_then_version_and_an_unknown_capability_names_nobody() -> None:
     held = [
         {**BASE, "name": name, "version": version} for name, version in (("b", 1), ("a", 2), ("a", 1), ("B".lower(), 3))

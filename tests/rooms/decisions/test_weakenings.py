@@ -158,8 +158,8 @@ ENGINE = [
     ("able = self._least_trust.bits(-trust)", "able = self._all"),
     ("promised[2] <= latency", "True"),
     (
-        "able &= ~rule.services\n            else:\n                permitted |= rule.services\n        known",
-        "pass\n        known",
+        "able &= ~rule.services\n            else:\n                permitted |= rule.services\n        return",
+        "pass\n        return",
     ),
     (
         "able &= ~rule.services\n            else:\n                permitted |= rule.services\n        if not",
@@ -168,8 +168,8 @@ ENGINE = [
     ("able if left else able & permitted", "able"),
     ("able &= permitted\n", "pass\n"),
     ("able &= self._within(request)\n        return", "return"),
-    ('(*_LEARNT, "level")', "_LEARNT"),
-    ('frozenset({"capabilities", "scopes"', 'frozenset({"principal", "capabilities", "scopes"'),
+    ('(*_LEARNT, "level", "profile", "principal")', '(*_LEARNT, "profile", "principal")'),
+    ('(*_LEARNT, "level", "profile", "principal")', '(*_LEARNT, "level", "principal")'),
     (
         'if rule.effect == "forbid":\n                    return False',
         'if rule.effect == "forbid":\n                    return True',
