@@ -30,6 +30,7 @@ class Settings:
     journal_key: str = ""
     cosigner_key: str = ""
     privacy_queue: str = ""
+    connect_queue: str = ""
     secret_pepper: str = ""
     secret_cursor: str = ""
     secret_pseudonym: str = ""

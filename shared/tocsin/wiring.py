@@ -80,7 +80,7 @@ MAX_SILENCED = 200
 
 
 #: Functions that are fed by a queue of their own.
-WORKED: Final = ("score", "correlate", "notify", "relay", "digest", "seal", "supervise", "privacy")
+WORKED: Final = ("score", "correlate", "notify", "relay", "digest", "seal", "supervise", "privacy", "connect")
 
 
 @lru_cache(maxsize=1)

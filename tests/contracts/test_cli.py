@@ -405,8 +405,7 @@ def test_the_contract_is_found_where_tocsin_home_says(server: Server) -> None:
 def test_dead_letter_queues_are_those_of_the_template() -> None:
     template = (Path(__file__).parents[2] / "template.yaml").read_text()
     assert all(f'QueueName: !Sub "${{AWS::StackName}}-{name}"' in template for name in QUEUES)
-    # what the account's bus brings is invoked, and has dead letters only
-    assert template.count("Type: AWS::SQS::Queue\n") == 2 * len(QUEUES) + 1
+    assert template.count("Type: AWS::SQS::Queue\n") == 2 * len(QUEUES)
 
 
 @pytest.fixture

@@ -272,13 +272,16 @@ def test_sns_is_believed_by_its_signature_and_confirmed(deployed: Deployed, sns:
 def test_alarms_and_findings_of_the_account_reach_the_operator(deployed: Deployed) -> None:
     """The deployed rule matches what AWS puts on the bus, and its function takes it.
 
-    Nobody but AWS may put events of `aws.` sources, on the emulator neither: the function is invoked with them, as the
-    rule would.
+    Nobody but AWS may put events of `aws.` sources, on the emulator neither: they go to the queue, as by the rule.
     """
-    bus, functions = deployed.client("events"), deployed.client("lambda")
+    bus, sqs = deployed.client("events"), deployed.client("sqs")
     rule = bus.describe_rule(Name=f"{deployed.contract['stack']}-account")
     assert rule["State"] == "ENABLED"
     (target,) = bus.list_targets_by_rule(Rule=rule["Name"])["Targets"]
+    url = deployed.outputs["ConnectQueueUrl"]
+    assert (
+        target["Arn"] == sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    )
     mine = uuid.uuid4().hex
     cases = ("alarm", "alarm_ok", "guardduty", "securityhub_guardduty")
     for case in cases:
@@ -287,7 +290,7 @@ def test_alarms_and_findings_of_the_account_reach_the_operator(deployed: Deploye
             '"id": "', f'"id": "{mine}-', 1
         )
         assert bus.test_event_pattern(EventPattern=rule["EventPattern"], Event=event)["Result"], case
-        functions.invoke(FunctionName=target["Arn"], InvocationType="Event", Payload=event)
+        sqs.send_message(QueueUrl=url, MessageBody=event)
     key = deployed.contract["project_key"]
 
     def stored() -> Any:

@@ -25,7 +25,7 @@ from rich.text import Text
 from tools.cli import decisions
 from tools.cli.api import ROOT, Api, ApiError, contract
 
-QUEUES = ("score", "correlate", "relay", "notify", "digest", "seal", "supervise", "privacy")
+QUEUES = ("score", "correlate", "relay", "notify", "digest", "seal", "supervise", "privacy", "connect")
 _STYLES = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "cyan", "info": "dim"}
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 _Command = TypeVar("_Command", bound=Callable[..., None])
