@@ -43,14 +43,14 @@ def publish_policy(call: Call, rooms: DecisionRooms) -> Answer:
         return made
 
     deed = Deed("publish", "policy", f"v{policy['version']}", policy)
-    snapshot = rooms.decider(call.project).registry.publish(edit, lambda _: deed)
+    snapshot = rooms.registry(call.project).publish(edit, lambda _: deed)
     return Answer({"policy": policy, **found}, {"snapshot": snapshot.name}, 201)
 
 
 def analyse_policy(call: Call, rooms: DecisionRooms) -> Answer:
     """What publishing a policy would mean; nothing is changed."""
     policy = policies.validate(call.document)
-    snapshot = rooms.decider(call.project).registry.latest()
+    snapshot = rooms.registry(call.project).latest()
     return Answer({"policy": policy, **_meaning(snapshot.policy, policy)}, {"snapshot": snapshot.name})
 
 

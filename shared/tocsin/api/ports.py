@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tocsin.access.tokens import Tokens
     from tocsin.decisions.deciding import Decider
     from tocsin.decisions.invoking import Invoker
+    from tocsin.decisions.snapshots import Registry
 
 Json = dict[str, Any]
 #: Most log segments that one request may open. A listing that needs more answers a partial page.
@@ -237,6 +238,7 @@ class DecisionRooms:
     an Ed25519 signature (public key, message, signature) is good; `now` is Unix ms.
     """
 
+    registry: Callable[[str], Registry]
     decider: Callable[[str], Decider]
     invoker: Callable[[str], Invoker]
     history: Callable[[str], PolicyHistory]
