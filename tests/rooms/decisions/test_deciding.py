@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+
 from tests.rooms.decisions.memory import Cell, Control, Log, Objects
 from tests.rooms.decisions.test_invoking import NOW, REQUEST, SENT
-
 from tocsin.decisions import contracts, policies, snapshots
 from tocsin.decisions.deciding import Decider
 from tocsin.decisions.ports import Decided
