@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from tocsin.decisions.deciding import Decider
     from tocsin.decisions.invoking import Invoker
     from tocsin.decisions.ports import Dialled
+    from tocsin.decisions.snapshots import Registry
     from tocsin.defense.healing import Supervisor
     from tocsin.defense.plans import Conditions
     from tocsin.defense.quarantine import Cordon
@@ -865,15 +866,22 @@ _DECIDERS: Final = 64
 
 
 @lru_cache(maxsize=_DECIDERS)
-def _decider(project: str) -> Decider:
+def _registry(project: str) -> Registry:
     from tocsin.aws.clients import prompt
-    from tocsin.aws.decision_store import DynamoControl, DynamoDecisionLog, DynamoPointer, RegistryObjects
-    from tocsin.decisions.deciding import Decider
+    from tocsin.aws.decision_store import DynamoPointer, RegistryObjects
     from tocsin.decisions.snapshots import Registry
 
     pointer = DynamoPointer(Table(prompt("dynamodb"), table().name), project)
+    return Registry(RegistryObjects(bucket(), project), pointer, clock.now_ms)
+
+
+@lru_cache(maxsize=_DECIDERS)
+def _decider(project: str) -> Decider:
+    from tocsin.aws.decision_store import DynamoControl, DynamoDecisionLog
+    from tocsin.decisions.deciding import Decider
+
     return Decider(
-        Registry(RegistryObjects(bucket(), project), pointer, clock.now_ms),
+        _registry(project),
         DynamoControl(table(), project),
         DynamoDecisionLog(table(), sealer(), project, retention_days=settings().retention_days),
         clock.now_ms,
@@ -929,6 +937,7 @@ def decisions() -> DecisionRooms:
         egress.check(url, egress.resolve_dns, allow)
 
     return DecisionRooms(
+        registry=_registry,
         decider=_decider,
         invoker=_invoker,
         history=lambda project: DynamoPointer(table(), project),

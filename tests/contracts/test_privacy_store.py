@@ -11,6 +11,7 @@ from typing import Any
 import boto3
 import pytest
 from moto import mock_aws
+from tests.support.api_fakes import sample_contracts
 from tests.support.events import stored_event
 
 from tocsin.access.admin import Person
@@ -19,6 +20,7 @@ from tocsin.access.projects import Project, ProjectSettings
 from tocsin.aws import keys
 from tocsin.aws.bucket import Bucket
 from tocsin.aws.data_keys import KmsKeyRing
+from tocsin.aws.decision_store import DynamoPointer, RegistryObjects
 from tocsin.aws.delivery_store import DynamoChannels, DynamoNotifications
 from tocsin.aws.documents import Documents
 from tocsin.aws.incident_store import DynamoIncidentStore
@@ -27,6 +29,8 @@ from tocsin.aws.ledger import INLINE_BYTES, DynamoLedger
 from tocsin.aws.privacy_export import ProjectExports
 from tocsin.aws.privacy_store import DynamoJobs, ProjectStores
 from tocsin.aws.table import Table
+from tocsin.decisions import changes, contracts
+from tocsin.decisions.snapshots import Registry
 from tocsin.delivery.model import Channel, NotificationRecord
 from tocsin.kernel import clock
 from tocsin.kernel.errors import Refusal
@@ -113,9 +117,8 @@ class World:
             head = self.ledger.head(project)
             mark = {"c": f"c{n}", "d": b"d" * 32, "at": NOW, "exp": NOW // 1000 + 90 * 86_400}
             self.table.put_all((keys.mark(project, event["event_id"]), mark) for event in events)
-            self.ledger.commit(
-                project, Commit(f"c{n}", head, NOW, "t" * 8, events, {b"k" * 8: b"s"}, {}, {"topology": 0})
-            )
+            versions = {"topology": "topology-0"}
+            self.ledger.commit(project, Commit(f"c{n}", head, NOW, "t" * 8, events, {b"k" * 8: b"s"}, {}, versions))
         incident = Incident(derived_id("inc", NOW, project), NOW, NOW, NOW, NOW, NOW, title=f"{SECRET} {ADA}")
         self.incident_id = incident.id
         effects = Effects(incidents={incident.id: incident}, index={"u:x": [incident.id]})
@@ -128,6 +131,8 @@ class World:
         self.notifications.claim(record)
         self.channels.put(Channel("chn_1", project, "email", SECRET, NOW, to=("a@b.example",)), None)
         Documents(self.table).put(project, "topology", {"services": {}}, None, NOW)
+        registry = Registry(RegistryObjects(self.bucket, project), DynamoPointer(self.table, project), lambda: NOW)
+        registry.publish(changes.register(contracts.validate(sample_contracts()[0], NOW)))
         self.table.put(keys.evidence(project, NOW, "evd_1"), {"payload": "digests"})
         for prefix in ("claim", "exports"):
             self.bucket.put(f"{prefix}/{project}/x", SECRET.encode())
@@ -279,4 +284,5 @@ def test_an_export_is_what_its_manifest_says(world: World) -> None:
     assert content["notifications"][0]["payload"]["title"].startswith(SECRET)
     assert content["channels"][0]["to"] == ["a@b.example"]
     assert {one["name"] for one in content["documents"]} == {"topology"}
+    assert [one["name"] for one in content["contracts"]] == ["mailer"]
     assert not [file for file in set(world.objects("shop")) if "/kept/" in file]

@@ -82,6 +82,7 @@ def test_what_cannot_be_analysed_is_not_published(rooms: DecisionRooms, monkeypa
         raise Retry("the policy is too hard to analyse in time")
 
     monkeypatch.setattr(analysis, "change", busy)
-    with pytest.raises(Retry):
+    with pytest.raises(Refusal) as caught:
         send(rooms, "/v1/policies", POLICY)
+    assert [(one.field, one.rule) for one in caught.value.details] == [("rules", "analysis")]
     assert in_force(rooms) == 2

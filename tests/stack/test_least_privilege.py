@@ -50,6 +50,7 @@ UNUSED: dict[str, str] = {
     "* WrappedKeys dynamodb:GetItem": _OLD_KEY,
     "* Unwrap kms:Decrypt": _OLD_KEY,
     "* SeeJournal s3:ListBucket": "nobody lists: without it S3 answers 403 instead of 404 for a file that is not there",
+    "* SeeRegistry s3:ListBucket": "as SeeJournal, for the objects of registries",
     "api Wake sqs:SendMessage": "a timer of an incident that was quiet for long already is due at once",
     "correlate Outbox sqs:SendMessage": "a timer of an incident that was quiet for long already is due at once",
     "relay HandOver sqs:SendMessage": "timers fall due after QuietMinutes, longer than the tests run",

@@ -26,9 +26,20 @@ from tocsin.aws.table import Table
 from tocsin.kernel.clock import now_ms
 from tocsin.kernel.ids import new_id
 from tocsin.privacy.jobs import ERASED, MARGIN_MS, Job, Worker, begin
+from tocsin.routes import ROUTES
 
 pytestmark = pytest.mark.stack
-SCOPES = ("admin:*", "approvals:*", "tokens:*", "events:*", "incidents:*", "notify:*", "topology:*", "ingest:write")
+SCOPES = (
+    "admin:*",
+    "approvals:*",
+    "tokens:*",
+    "events:*",
+    "incidents:*",
+    "notify:*",
+    "topology:*",
+    "ingest:write",
+    "contracts:*",
+)
 QUEUES = ("score", "correlate", "relay", "notify", "digest", "supervise", "privacy")
 
 
@@ -104,6 +115,8 @@ def pair(deployed: Deployed) -> tuple[Owner, Owner]:
         second = deployed.new_key(project, *SCOPES)
         channel = {"kind": "webhook", "name": f"{text} channel", "url": f"{deployed.contract['receiver']}/hook"}
         deployed.made("/v1/channels", channel, key)
+        contract = next(route for route in ROUTES if route.operation_id == "register_contract").examples[0].body
+        deployed.made("/v1/contracts", {name: contract[name] for name in contract if name != "endpoint"}, key)
         deployed.send(key, events[:7])
         deployed.send(key, events[7:])
         owners.append(Owner(deployed, project, key, second, text, user, len(events)))
@@ -214,6 +227,7 @@ def test_an_export_is_verified_against_its_manifest_then_the_project_is_deleted(
     assert rows["incidents"]
     assert rows["notifications"]
     assert len(rows["channels"]) == 1
+    assert [one["name"] for one in rows["contracts"]] == ["mailer"]
 
     kept, pseudonym = other.titles(), owner.pseudonym
     seen = {place.rpartition("/")[0] for place, _ in found_in(deployed, owner.text)}
@@ -226,6 +240,7 @@ def test_an_export_is_verified_against_its_manifest_then_the_project_is_deleted(
     assert counted["table"] > owner.events
     assert counted["bucket segments/"] >= 1
     assert counted["bucket claim/"] >= 1
+    assert counted["bucket registry/"] >= 1
     assert counted["bucket exports/"] >= len(export["files"])
     for key in (owner.key, owner.second):
         gone = eventually(lambda key=key: _gone(deployed.call("GET", "/v1/events", key=key)), 40)  # type: ignore[misc]

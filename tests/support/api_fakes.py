@@ -296,6 +296,7 @@ def sample_decisions() -> DecisionRooms:
 
     invokers = {name: Invoker(one, CallRows(control(one), limit), dial, lambda: NOW) for name, one in deciders.items()}
     return DecisionRooms(
+        registry=lambda project: deciders[project].registry,
         decider=deciders.__getitem__,
         invoker=invokers.__getitem__,
         history=lambda _: _History(),

@@ -17,6 +17,7 @@ from tocsin.decisions import analysis, changes, policies
 from tocsin.decisions.policies import Policy
 from tocsin.decisions.ports import Deed
 from tocsin.decisions.snapshots import Edit, Snapshot
+from tocsin.kernel.errors import Detail, Refusal, Retry
 from tocsin.kernel.http import Answer, Request
 
 
@@ -25,9 +26,13 @@ def _witness(found: analysis.Witness | None) -> Json | None:
 
 
 def _meaning(before: Policy, after: Policy) -> Json:
-    """What the change newly allows and newly forbids. Refuses rules that can never matter."""
-    analysis.check_rules_matter(after)
-    found = analysis.change(before, after)
+    """What the change newly allows and newly forbids. Refuses rules that can never matter, and what is not proved."""
+    try:
+        analysis.check_rules_matter(after)
+        found = analysis.change(before, after)
+    except Retry as error:
+        detail = Detail("rules", "analysis", "publish fewer or simpler rules; about a hundred are analysed in time")
+        raise Refusal("ERR_SCHEMA", "The policy could not be analysed in time.", [detail]) from error
     return {"newly_allows": _witness(found.allows), "newly_forbids": _witness(found.forbids)}
 
 
@@ -43,14 +48,14 @@ def publish_policy(call: Call, rooms: DecisionRooms) -> Answer:
         return made
 
     deed = Deed("publish", "policy", f"v{policy['version']}", policy)
-    snapshot = rooms.decider(call.project).registry.publish(edit, lambda _: deed)
+    snapshot = rooms.registry(call.project).publish(edit, lambda _: deed)
     return Answer({"policy": policy, **found}, {"snapshot": snapshot.name}, 201)
 
 
 def analyse_policy(call: Call, rooms: DecisionRooms) -> Answer:
     """What publishing a policy would mean; nothing is changed."""
     policy = policies.validate(call.document)
-    snapshot = rooms.decider(call.project).registry.latest()
+    snapshot = rooms.registry(call.project).latest()
     return Answer({"policy": policy, **_meaning(snapshot.policy, policy)}, {"snapshot": snapshot.name})
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tocsin.access.tokens import Tokens
     from tocsin.decisions.deciding import Decider
     from tocsin.decisions.invoking import Invoker
+    from tocsin.decisions.snapshots import Registry
     from tocsin.defense.probes import Http
 
 Json = dict[str, Any]
@@ -247,6 +248,7 @@ class DecisionRooms:
     an Ed25519 signature (public key, message, signature) is good; `now` is Unix ms.
     """
 
+    registry: Callable[[str], Registry]
     decider: Callable[[str], Decider]
     invoker: Callable[[str], Invoker]
     history: Callable[[str], PolicyHistory]

@@ -186,14 +186,15 @@ class DynamoCalls:
 
     def answer(self, call_id: str, answer: Mapping[str, Any], spent_pusd: int) -> None:
         key, now = keys.call(self._project, call_id), clock.now_ms()
-        used = {"calls": 1, "call_cost_pusd": spent_pusd}
         self._table.transact(
             [
                 self._table.update_write(Update(key, {"z": seal_row(self._sealer, self._project, key, answer)})),
-                self._table.update_write(Update(keys.usage(self._project, keys.day(now)), add=used)),
                 *outbox_writes(self._table, [evidence.of_call(self._project, call_id, answer, now)], now),
             ]
         )
+        # Apart from it: all calls of a day meet in this row, and a call whose answer is not kept might be made again.
+        used = {"calls": 1, "call_cost_pusd": spent_pusd}
+        self._table.update(Update(keys.usage(self._project, keys.day(now)), add=used))
 
     def take(self, service: str, step: Step) -> Taken:
         for _ in range(_TRIES):

@@ -16,9 +16,11 @@ from tocsin.access.admin import key_json
 from tocsin.access.ports import KeyRows, PersonStore, ProjectStore
 from tocsin.aws import keys
 from tocsin.aws.bucket import Bucket
+from tocsin.aws.decision_store import DynamoPointer, RegistryObjects
 from tocsin.aws.incident_store import DynamoIncidentStore
 from tocsin.aws.ledger import DynamoLedger
 from tocsin.aws.table import Table
+from tocsin.decisions.snapshots import Registry
 from tocsin.delivery.ports import ChannelStore, NotificationStore
 from tocsin.kernel import clock
 from tocsin.kernel.canonical import canonical_json
@@ -31,6 +33,7 @@ FORMAT: Final = "tocsin-export/1"
 COMMITS: Final = 500
 INCIDENTS: Final = 200
 _NOTIFICATIONS: Final = 10_000
+_POLICIES: Final = 1_000
 
 Json = dict[str, Any]
 
@@ -134,10 +137,14 @@ class ProjectExports:
             {"name": row["sk"], "version": row["version"], "document": unpack(row["z"])}
             for row in self._table.query(keys.document(project, "any").pk)
         ]
+        pointer = DynamoPointer(self._table, project)
+        registry = Registry(RegistryObjects(self._bucket, project), pointer, self._now)
         tables: Sequence[tuple[str, list[Any]]] = (
             ("project", [record.as_json()] if record else []),
             ("channels", [channel.as_json() for channel in self._channels.get_all(project)]),
             ("documents", documents),
+            ("contracts", list(registry.current().contracts)),
+            ("policies", [row["policy"] for row in pointer.policies(None, _POLICIES)]),
             ("people", [person.as_json() for person in self._people.all(project)]),
             ("keys", [key_json(one, self._now()) for one in self._keys.of_project(project)]),
         )

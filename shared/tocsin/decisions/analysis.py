@@ -8,6 +8,7 @@ that an answer "none" is a proof. Z3 is imported here only; whoever publishes po
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,7 +18,8 @@ from tocsin.decisions.documents import LEVELS, MAX_INT
 from tocsin.decisions.policies import ATTRIBUTES, WORD, Condition, Policy, nodes
 from tocsin.kernel.errors import Detail, Refusal, Retry
 
-_TIMEOUT_MS: Final = 10_000
+#: How long one question may take in all, in seconds.
+_TIMEOUT_S: Final = 12.0
 _RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "trust": (0, MAX_TRUST),
     "error_ppb": (0, PPB),
@@ -49,6 +51,8 @@ class _World:
         import z3
 
         self._z3 = z3
+        self._solver: Any = None
+        self._until = time.monotonic() + _TIMEOUT_S
         read = [node for policy in policies for rule in policy["rules"] for node in nodes(rule["when"])]
         named = {text for node in read if node[0] == "value" for text in _texts(node[1])}
         subsets = {str(node) for node in read if node[0] == "subset"}
@@ -126,7 +130,11 @@ class _World:
             return z3.simplify(z3.IntVal(0) + a == b)
         if operator == "subset":
             return self._subset(a, b)
-        return z3.Or([z3.And(z3.IntVal(0) + a == i, has) for i, has in enumerate(b)])
+        if node[1][0] == "value":
+            return b[a]
+        if node[2][0] == "value":
+            return z3.Or([a == self._number[text] for text in node[2][1]])
+        return z3.Or([z3.And(a == i, has) for i, has in enumerate(b)])
 
     def permits(self, rules: Sequence[Mapping[str, Any]]) -> Any:
         z3 = self._z3
@@ -138,13 +146,20 @@ class _World:
 
     def find(self, formula: Any) -> Witness | None:
         """A witness of the formula, or None when there is none. Raises Retry when Z3 does not know in time."""
-        solver = self._z3.Solver()
-        solver.set("timeout", _TIMEOUT_MS)
-        solver.add(*self.domain, formula)
-        answer = solver.check()
-        if answer == self._z3.unknown:
-            raise Retry("the policy is too hard to analyse in time")
-        return self._witness(solver.model()) if answer == self._z3.sat else None
+        if self._solver is None:
+            self._solver = self._z3.Solver()
+            self._solver.add(*self.domain)
+        left = self._until - time.monotonic()
+        self._solver.set("timeout", max(1, int(left * 1000)))
+        self._solver.push()
+        try:
+            self._solver.add(formula)
+            answer = self._solver.check()
+            if left <= 0 or answer == self._z3.unknown:
+                raise Retry("the policy is too hard to analyse in time")
+            return self._witness(self._solver.model()) if answer == self._z3.sat else None
+        finally:
+            self._solver.pop()
 
     def _witness(self, model: Any) -> Witness:
         made: dict[str, dict[str, Any]] = {"request": {}, "service": {}}
@@ -189,12 +204,18 @@ def change(old: Policy, new: Policy) -> Change:
 def idle_rules(policy: Policy) -> list[str]:
     """Ids of rules without which the policy would decide the same, each judged with all others in place."""
     world, rules = _World([policy]), policy["rules"]
-    whole = world.permits(rules)
-    return [
-        rule["id"]
-        for i, rule in enumerate(rules)
-        if world.find(whole != world.permits(rules[:i] + rules[i + 1 :])) is None
-    ]
+    z3, holds = world._z3, [world.holds(rule["when"]) for rule in rules]
+
+    def others(effect: str, but: int) -> Any:
+        return z3.Or([holds[i] for i, rule in enumerate(rules) if rule["effect"] == effect and i != but])
+
+    def matters(i: int) -> Any:
+        """Where the rule decides: it holds, no other forbids, and what permits is others (a forbid) or it alone."""
+        permitted = others("permit", i)
+        alone = permitted if rules[i]["effect"] == "forbid" else z3.Not(permitted)
+        return z3.And(holds[i], alone, z3.Not(others("forbid", i)))
+
+    return [rule["id"] for i, rule in enumerate(rules) if world.find(matters(i)) is None]
 
 
 def check_rules_matter(policy: Policy) -> None:

@@ -3,7 +3,15 @@ from collections.abc import Mapping
 import pytest
 
 from tocsin.access import keys, principals
-from tocsin.access.principals import CachedKeyStore, KeyRecord, Principal, authenticate, parse_scopes, require
+from tocsin.access.principals import (
+    CachedKeyStore,
+    KeyRecord,
+    Principal,
+    authenticate,
+    parse_scopes,
+    require,
+    valid_scope,
+)
 from tocsin.kernel.errors import Refusal
 from tocsin.kernel.http import Request
 
@@ -236,3 +244,21 @@ def test_scopes_are_counted_and_admin_is_given_by_admins_only() -> None:
     with pytest.raises(Refusal) as caught:
         parse_scopes(["admin:*"], plain)
     assert caught.value.details[0].rule == "grant"
+
+
+@pytest.mark.parametrize(
+    ("scope", "good"),
+    [
+        ("use:mail.send", True),
+        ("use:mail:send", True),
+        ("use:*", True),
+        ("use:", False),
+        ("use:Mail", False),
+        ("use", False),
+    ],
+)
+def test_the_words_of_a_project_are_scopes_of_the_family_use(scope: str, good: bool) -> None:
+    assert valid_scope(scope) is good
+    holder = Principal("p1", "k", frozenset({"use:mail.send", "decisions:run"}))
+    assert holder.allows(scope) is (scope == "use:mail.send")
+    assert Principal("p1", "k", frozenset({"use:*"})).allows(scope) is good
