@@ -131,7 +131,7 @@ def ledger() -> DynamoLedger:
 def documents() -> Documents:
     from tocsin.aws.documents import Documents
 
-    return Documents(table())
+    return Documents(table(), sealer())
 
 
 @lru_cache(maxsize=1)
@@ -685,7 +685,7 @@ def access() -> AccessRooms:
         keys=Keys(keys, people, _pepper(), _token_secret(), _env()),
         people=People(people),
         directory=directory,
-        approvals=Approvals(DynamoApprovals(table()), directory),
+        approvals=Approvals(DynamoApprovals(table(), sealer()), directory),
         usage=DynamoUsage(table()),
         tokens=tokens,
     )
@@ -715,6 +715,7 @@ def privacy_worker() -> Worker:
             incidents(),
             notifications(),
             channels(),
+            documents(),
             DynamoProjects(table()),
             DynamoKeys(table()),
             DynamoPeople(table()),

@@ -100,7 +100,7 @@ def stores(request: pytest.FixtureRequest) -> Stores:
         DynamoPeople(table),
         DynamoOnce(table),
         DynamoKeySet(table),
-        DynamoApprovals(table),
+        DynamoApprovals(table, fixed_sealer()),
         DynamoUsage(table),
         DynamoLimits(client, "t"),
         DynamoFailures(client, "t"),
@@ -374,7 +374,7 @@ def test_everything_of_a_project_lies_under_its_prefix(table: Table) -> None:
     DynamoProjects(table).put(Project("p1", "x", version=1), 0)
     DynamoPeople(table).put(Person("per_1", "p1", "x", frozenset(), NOW, ""), 0)
     DynamoOnce(table).first("p1", "token", "a", NOW)
-    DynamoApprovals(table).put(_approval(), 0)
+    DynamoApprovals(table, fixed_sealer()).put(_approval(), 0)
     DynamoUsage(table).add("p1", "20261120", {"events": 1})
     DynamoLimits(boto3.client("dynamodb"), "t").advance("p1", "k", 1, NOW, NOW, 0)
     DynamoFailures(boto3.client("dynamodb"), "t").add("192.0.2.1", 1, 1)

@@ -99,7 +99,7 @@ def stores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
         yield Stores(
             DynamoNotifications(table, fixed_sealer(), retention_days=90),
             DynamoChannels(table, fixed_sealer()),
-            DynamoRouting(Documents(table)),
+            DynamoRouting(Documents(table, fixed_sealer())),
             DynamoBudgets(table),
             DynamoSlots(table),
             DynamoDigests(table, fixed_sealer(), retention_days=90),

@@ -218,7 +218,7 @@ def test_channels_leave_evidence_of_every_change_and_of_no_lost_race(world: Worl
 
 
 def test_documents_leave_evidence_under_their_name_and_version(world: World) -> None:
-    documents = Documents(world.table)
+    documents = Documents(world.table, fixed_sealer())
     with acting(ACTOR, TRACE):
         documents.put(PROJECT, "topology", {"services": {}}, 0, NOW)
         with pytest.raises(Refusal):
@@ -287,8 +287,8 @@ def test_an_action_whose_evidence_cannot_be_written_does_not_happen(world: World
     assert not store.put(webhook("on-call", project=PROJECT), None)
     assert store.get_all(PROJECT) == []
     with pytest.raises(Refusal):
-        Documents(world.table).put(PROJECT, "topology", {"services": {}}, 0, NOW)
-    assert Documents(world.table).get(PROJECT, "topology") == (0, None)
+        Documents(world.table, fixed_sealer()).put(PROJECT, "topology", {"services": {}}, 0, NOW)
+    assert Documents(world.table, fixed_sealer()).get(PROJECT, "topology") == (0, None)
 
 
 def test_writers_of_one_minute_do_not_share_a_directory_row(world: World) -> None:
@@ -334,7 +334,7 @@ def test_projects_leave_evidence_of_their_settings_and_their_end(world: World) -
 
 
 def test_people_and_approvals_leave_evidence_of_every_step(world: World) -> None:
-    people, approvals = DynamoPeople(world.table), DynamoApprovals(world.table)
+    people, approvals = DynamoPeople(world.table), DynamoApprovals(world.table, fixed_sealer())
     ada = Person(ids.new_id("per", NOW), PROJECT, "Ada", frozenset({"events:*"}), NOW, ACTOR)
     request = {"method": "DELETE", "path": "/v1/projects/demo", "query": {}, "body": None}
     asked = Approval(ids.new_id("apr", NOW), PROJECT, "00" * 32, request, "because of Ada", ACTOR, NOW)

@@ -76,6 +76,7 @@ class World:
         self.incidents = DynamoIncidentStore(self.table, self.sealer, retention_days=90)
         self.notifications = DynamoNotifications(self.table, self.sealer, retention_days=90)
         self.channels = DynamoChannels(self.table, self.sealer)
+        self.documents = Documents(self.table, self.sealer)
         self.queued: list[tuple[str, str, int]] = []
         self.jobs = DynamoJobs(self.table, self.sealer)
         self.stores = ProjectStores(
@@ -83,7 +84,7 @@ class World:
         )
         projects, key_rows, people = DynamoProjects(self.table), DynamoKeys(self.table), DynamoPeople(self.table)
         exports = ProjectExports(
-            *(self.table, self.bucket, self.ledger, self.incidents, self.notifications, self.channels),
+            *(self.table, self.bucket, self.ledger, self.incidents, self.notifications, self.channels, self.documents),
             *(projects, key_rows, people),
             retention_days=3,
             now=lambda: self.now,
@@ -130,9 +131,9 @@ class World:
         )
         self.notifications.claim(record)
         self.channels.put(Channel("chn_1", project, "email", SECRET, NOW, to=("a@b.example",)), None)
-        Documents(self.table).put(project, "topology", {"services": {}}, None, NOW)
         registry = Registry(RegistryObjects(self.bucket, project), DynamoPointer(self.table, project), lambda: NOW)
         registry.publish(changes.register(contracts.validate(sample_contracts()[0], NOW)))
+        self.documents.put(project, "topology", {"services": {SECRET: {}}}, None, NOW)
         self.table.put(keys.evidence(project, NOW, "evd_1"), {"payload": "digests"})
         for prefix in ("claim", "exports"):
             self.bucket.put(f"{prefix}/{project}/x", SECRET.encode())

@@ -18,6 +18,7 @@ import pytest
 from joserfc import jws
 from joserfc.jwk import KeySet
 from tests.stack.conftest import Deployed, Reply, eventually
+from tests.stack.test_journal import Log, run
 
 from tocsin.aws import keys as table_keys
 from tocsin.aws.data_keys import KmsKeyRing
@@ -249,6 +250,16 @@ def test_an_export_is_verified_against_its_manifest_then_the_project_is_deleted(
     rows, _ = deployed.table.scan(f"p#{owner.project}#", limit=100_000)
     assert {row["pk"].split("#")[2] for row in rows} <= KEPT
     assert other.titles() == kept
+    # All of it is in the journal, which verifies as before.
+    log = Log(deployed)
+    told = log.shows(lambda: found if "deletion.done" in (found := kinds(log, owner.project)) else None)
+    assert {"approval.asked", "approval.given", "approval.used", "export.begun", "export.done"} <= told
+    assert {"deletion.begun", "project.deleted", "denied.approval_required"} <= told
+    assert run("journal", "verify").exit_code == 0
+
+
+def kinds(log: Log, project: str) -> set[str]:
+    return {one["kind"] for one in log.entries() if one["project"] == project}
 
 
 def test_an_erased_person_is_found_nowhere_and_everything_else_is(pair: tuple[Owner, Owner]) -> None:

@@ -202,7 +202,7 @@ def test_a_lost_wake_up_is_found(deployed: Deployed) -> None:
         stored_event(f"e-{n}", at=now - 1000 * n, project=project, severity_raw="critical", severity_id=5)
         for n in range(3)
     ]
-    documents = Documents(deployed.table)
+    documents = Documents(deployed.table, deployed.sealer)
     worker = ScoreWorker(deployed.ledger, DeafBus(), TopologyDocuments(documents), CalibrationDocuments(documents))
     message = Message("m-1", project, "trace-lost", {"events": events, "digests": ["00" * 16] * 3})
     outcome = worker.handle([Sealed("m-1", lambda: message)], lambda: 20_000)

@@ -36,8 +36,9 @@ def run(resources: Mapping[str, str], client: Any, project: str, since: int, aga
     ring = KmsKeyRing(
         Table(client("dynamodb"), resources["DataKeysName"]), lambda: client("kms"), resources["MasterKeyArn"]
     )
-    ledger = DynamoLedger(table, Bucket(client("s3"), resources["BucketName"]), Sealer(ring), retention_days=1)
-    documents = Documents(table)
+    sealer = Sealer(ring)
+    ledger = DynamoLedger(table, Bucket(client("s3"), resources["BucketName"]), sealer, retention_days=1)
+    documents = Documents(table, sealer)
     topologies, calibrations = TopologyDocuments(documents), CalibrationDocuments(documents)
     if against is not None and calibrations.named(project, against) is None:
         raise LookupError(f"--against {against}: no such version is kept; tocsin replay --help says what to name")

@@ -11,9 +11,10 @@ from tocsin.access.usage import STORED
 from tocsin.aws import evidence, keys
 from tocsin.aws.key_store import APPROVAL_LIFE, put_versioned
 from tocsin.aws.ledger import used_of
-from tocsin.aws.table import Table, Update
+from tocsin.aws.rows import open_row, seal_row
+from tocsin.aws.table import Row, Table, Update
 from tocsin.kernel import clock
-from tocsin.kernel.envelope import pack, unpack
+from tocsin.kernel.sealing import Sealer
 
 
 class DynamoOnce:
@@ -47,32 +48,35 @@ class DynamoKeySet:
 
 
 class DynamoApprovals:
-    """Implements ApprovalStore."""
+    """Implements ApprovalStore. What is asked for, and why, are texts of people: rows are sealed."""
 
-    def __init__(self, table: Table) -> None:
-        self._table = table
+    def __init__(self, table: Table, sealer: Sealer) -> None:
+        self._table, self._sealer = table, sealer
 
     def get(self, project: str, approval_id: str) -> Approval | None:
         row = self._table.get(keys.Key(keys.partition(project, "approvals"), approval_id))
-        return Approval(**unpack(row["z"])) if row else None
+        return self._approval(project, row) if row else None
 
     def page(self, project: str, position: str | None, limit: int) -> tuple[Sequence[Approval], str | None]:
         rows = self._table.query(
             keys.partition(project, "approvals"), high=position, newest_first=True, limit=limit + 2
         )
         ordered = [row for row in rows if row["sk"] != position]
-        page = [Approval(**unpack(row["z"])) for row in ordered[:limit]]
+        page = [self._approval(project, row) for row in ordered[:limit]]
         return page, page[-1].id if page and len(ordered) > limit else None
 
     def put(self, approval: Approval, expected_version: int) -> bool:
+        key = keys.Key(keys.partition(approval.project, "approvals"), approval.id)
         row = {
-            "z": pack(asdict(approval)),
+            "z": seal_row(self._sealer, approval.project, key, asdict(approval)),
             "version": approval.version,
             "exp": (approval.requested_at + APPROVAL_LIFE) // 1000,
         }
-        key = keys.Key(keys.partition(approval.project, "approvals"), approval.id)
         left = evidence.of_approval(approval, clock.now_ms())
         return put_versioned(self._table, key, row, expected_version, [left])
+
+    def _approval(self, project: str, row: Row) -> Approval:
+        return Approval(**open_row(self._sealer, project, row))
 
 
 class DynamoUsage:

@@ -1,4 +1,4 @@
-"""Small versioned documents of a project (topology, routing, settings), one row each."""
+"""Small versioned documents of a project (topology, routing, settings), one sealed row each."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any, Final, Generic, TypeVar
 
 from tocsin.aws import evidence, keys
 from tocsin.aws.outbox import outbox_writes
-from tocsin.aws.table import ConditionFailed, Table
+from tocsin.aws.rows import open_row, seal_row
+from tocsin.aws.table import ConditionFailed, Row, Table
 from tocsin.kernel import clock
-from tocsin.kernel.envelope import pack, unpack
+from tocsin.kernel.envelope import pack
 from tocsin.kernel.errors import Refusal
+from tocsin.kernel.sealing import Sealer
 from tocsin.signals.calibration import Calibrators
 from tocsin.signals.topology import Topology
 from tocsin.signals.verdicts import Calibration
@@ -25,29 +27,36 @@ Form = TypeVar("Form")
 class Documents:
     """Reads and writes documents by name under optimistic versions (0 = does not exist yet)."""
 
-    def __init__(self, table: Table) -> None:
-        self._table = table
+    def __init__(self, table: Table, sealer: Sealer) -> None:
+        self._table, self._sealer = table, sealer
 
     def get(self, project: str, name: str) -> tuple[int, Any]:
         """(version, document), or (0, None)."""
         row = self._table.get(keys.document(project, name))
-        return (row["version"], unpack(row["z"])) if row else (0, None)
+        return (row["version"], open_row(self._sealer, project, row)) if row else (0, None)
+
+    def all(self, project: str) -> list[tuple[str, int, Any]]:
+        """(name, version, document) of every document as it is."""
+        rows = self._table.query(keys.document(project, "any").pk)
+        return [(row["sk"], row["version"], open_row(self._sealer, project, row)) for row in rows]
 
     def put(self, project: str, name: str, document: Any, expected_version: int | None, now: int) -> int:
         """Store a document; returns its new version. Refuses ERR_CONFLICT when `expected_version` is stale."""
         current = self.get(project, name)[0]
         if expected_version is not None and expected_version != current:
             raise Refusal("ERR_CONFLICT", f"the document is at version {current}; read it again")
-        packed = pack(document)
-        if len(packed) > MAX_BYTES:
+        if len(pack(document)) > MAX_BYTES:
             raise Refusal("ERR_SCHEMA", "the document is too large to keep")
-        row = {"version": current + 1, "z": packed, "at": now}
-        key = keys.document(project, name)
+        key, kept = keys.document(project, name), keys.document_version(project, name, current + 1)
+
+        def row(place: keys.Key) -> Row:
+            return {"version": current + 1, "z": seal_row(self._sealer, project, place, document), "at": now}
+
         condition = "version = :current" if current else "attribute_not_exists(pk)"
         left = evidence.of_document(project, name, current + 1, document, now)
         writes = [
-            self._table.put_write(key, row, condition=condition, **({"current": current} if current else {})),
-            self._table.put_write(keys.document_version(project, name, current + 1), row),
+            self._table.put_write(key, row(key), condition=condition, **({"current": current} if current else {})),
+            self._table.put_write(kept, row(kept)),
             *outbox_writes(self._table, [left], now),
         ]
         try:
@@ -60,7 +69,7 @@ class Documents:
     def at(self, project: str, name: str, version: int) -> Any | None:
         """The document as it was at a version; None when that was never written."""
         row = self._table.get(keys.document_version(project, name, version))
-        return unpack(row["z"]) if row else None
+        return open_row(self._sealer, project, row) if row else None
 
 
 class _Cached(Generic[Form]):

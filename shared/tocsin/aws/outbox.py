@@ -16,9 +16,9 @@ from tocsin.aws.keys import Key
 from tocsin.aws.rows import open_row, seal_row
 from tocsin.aws.table import ConditionFailed, Table, Write
 from tocsin.kernel import clock
-from tocsin.kernel.envelope import pack, unpack
+from tocsin.kernel.envelope import pack
 from tocsin.kernel.errors import Refusal, Retry
-from tocsin.kernel.sealing import Sealer, is_sealed
+from tocsin.kernel.sealing import Sealer
 from tocsin.signals.ports import Bus, Fact, OutboxRow
 
 #: Rows younger than this are still in the hands of the worker that wrote them.
@@ -178,7 +178,7 @@ class DynamoOutbox:
             if "z" not in row:
                 continue  # a row in another form is not ours to send, and must not stop the sweep
             try:
-                payload = open_row(self._sealer, project, row) if is_sealed(row["z"]) else unpack(row["z"])
+                payload = open_row(self._sealer, project, row)
             except Refusal as refusal:
                 if refusal.code != "ERR_PROJECT_DELETED":
                     raise

@@ -17,6 +17,7 @@ from tocsin.access.ports import KeyRows, PersonStore, ProjectStore
 from tocsin.aws import keys
 from tocsin.aws.bucket import Bucket
 from tocsin.aws.decision_store import DynamoPointer, RegistryObjects
+from tocsin.aws.documents import Documents
 from tocsin.aws.incident_store import DynamoIncidentStore
 from tocsin.aws.ledger import DynamoLedger
 from tocsin.aws.table import Table
@@ -24,7 +25,7 @@ from tocsin.decisions.snapshots import Registry
 from tocsin.delivery.ports import ChannelStore, NotificationStore
 from tocsin.kernel import clock
 from tocsin.kernel.canonical import canonical_json
-from tocsin.kernel.envelope import as_json, unpack
+from tocsin.kernel.envelope import as_json
 from tocsin.privacy.jobs import Job
 from tocsin.privacy.ports import Step
 
@@ -53,6 +54,7 @@ class ProjectExports:
         incidents: DynamoIncidentStore,
         notifications: NotificationStore,
         channels: ChannelStore,
+        documents: Documents,
         projects: ProjectStore,
         key_rows: KeyRows,
         people: PersonStore,
@@ -61,7 +63,7 @@ class ProjectExports:
         now: Callable[[], int] = clock.now_ms,
     ) -> None:
         self._table, self._bucket, self._ledger, self._incidents = table, bucket, ledger, incidents
-        self._notifications, self._channels = notifications, channels
+        self._notifications, self._channels, self._documents = notifications, channels, documents
         self._projects, self._keys, self._people = projects, key_rows, people
         self._retention_days, self._now = retention_days, now
 
@@ -134,8 +136,8 @@ class ProjectExports:
         project = job.project
         record = self._projects.get(project)
         documents = [
-            {"name": row["sk"], "version": row["version"], "document": unpack(row["z"])}
-            for row in self._table.query(keys.document(project, "any").pk)
+            {"name": name, "version": version, "document": document}
+            for name, version, document in self._documents.all(project)
         ]
         pointer = DynamoPointer(self._table, project)
         registry = Registry(RegistryObjects(self._bucket, project), pointer, self._now)
