@@ -19,13 +19,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "shared"), str(ROOT)]
 
 from tests.support import api_fakes  # noqa: E402
+from tests.support.defense_fakes import sample_defense  # noqa: E402
 
-from tocsin.api import decisions, governing, openapi, public, router  # noqa: E402
+from tocsin.api import decisions, defense, governing, openapi, public, router  # noqa: E402
 from tocsin.kernel.http import Answer  # noqa: E402
 from tocsin.routes import ROUTES, Example, Route  # noqa: E402
 
 #: Functions whose examples are run; the others have sample events of their own.
-_SHOWN = frozenset({"api", "route", "govern", "public"})
+_SHOWN = frozenset({"api", "route", "govern", "defend", "public"})
 _DECIDING = {"route": decisions.dispatch, "govern": governing.dispatch}
 #: Answers that are shown as what they are rather than repeated in the document.
 _NOT_SHOWN = frozenset({"get_docs", "get_docs_script", "get_openapi"})
@@ -38,6 +39,8 @@ def run(route: Route, example: Example) -> Answer:
         return public.answer(request, ROOT / "docs", lambda: True)
     if route.function in _DECIDING:
         return _DECIDING[route.function](request, lambda _: api_fakes.caller(), api_fakes.sample_decisions())
+    if route.function == "defend":
+        return defense.dispatch(request, lambda _: api_fakes.caller(), sample_defense((route.flag,)))
     return router.dispatch(request, lambda _: api_fakes.caller(), api_fakes.sample_world().rooms)
 
 

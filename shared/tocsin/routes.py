@@ -2,8 +2,8 @@
 read from it.
 
 A route belongs to one function: `ingest` (keyed, writes events), `connect` (keyed, speaks the dialects of other
-senders), `route` (keyed, contracts and decisions), `govern` (keyed, publishes policies), `api` (keyed, everything else)
-or `public` (open). Nothing here imports pydantic: request and response
+senders), `route` (keyed, contracts and decisions), `govern` (keyed, publishes policies), `defend` (keyed, acts on what
+is hostile), `api` (keyed, everything else) or `public` (open). Nothing here imports pydantic: request and response
 shapes are named, and found in tocsin.api.models and tocsin.api.responses by those who need them.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 
 from tocsin.kernel.ids import INCIDENT_ID, PSEUDONYM, SENDER_ID
 
-Function = Literal["ingest", "connect", "api", "route", "govern", "public"]
+Function = Literal["ingest", "connect", "api", "route", "govern", "defend", "public"]
 Kind = Literal["time", "text", "tag", "choice", "number", "id", "limit", "cursor"]
 
 #: Longest path that is looked at; longer ones name nothing.
@@ -41,6 +41,8 @@ GRAMMARS: Final[Mapping[str, re.Pattern[str]]] = {
     "contract": re.compile("[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?", re.ASCII),
     "version": re.compile("[1-9][0-9]{0,9}", re.ASCII),
     "decision": re.compile(f"dec_{_UUID7}(?:-n(?:0|[1-9][0-9]?))?", re.ASCII),
+    "quarantine": re.compile("qua_" + _UUID7, re.ASCII),
+    "mitigation": re.compile("mit_" + _UUID7, re.ASCII),
     "silence": re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII),
 }
 
@@ -79,8 +81,9 @@ class Route:
 
     `admin_token` says that a call needs an admin token of its own besides the scope, `operator` that it is about the
     whole deployment, so that only administrators of the operator's project may make it, `approval` that it needs a
-    second person's. `names` is what `{id}` names, `within` what the second variable of the path names. `aliases` are
-    other paths of the same operation. `request` and `response` name shapes; `media` is the content type of the answer.
+    second person's; `flag` names what must be switched on in the deployment. `names` is what `{id}` names, `within`
+    what the second variable of the path names. `aliases` are other paths of the same operation. `request` and
+    `response` name shapes; `media` is the content type of the answer.
     What every route of its kind can answer besides is in `codes`.
     """
 
@@ -105,6 +108,7 @@ class Route:
     admin_token: bool = False
     operator: bool = False
     approval: bool = False
+    flag: str = ""
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -118,7 +122,9 @@ class Route:
             codes.add("ERR_ADMIN_TOKEN")
         if self.approval:
             codes |= {"ERR_APPROVAL_REQUIRED", "ERR_APPROVAL_USED", "ERR_SELF_APPROVAL"}
-        if self.function in ("api", "route", "govern"):
+        if self.flag:
+            codes.add("ERR_FLAG_OFF")
+        if self.function in ("api", "route", "govern", "defend"):
             codes |= {"ERR_QUERY", "ERR_ORIGIN"}
         if any(param.kind == "cursor" for param in self.query):
             codes.add("ERR_CURSOR")
@@ -130,8 +136,8 @@ class Route:
 _KEYED: Final = frozenset(
     (
         *("ERR_AUTH_AMBIGUOUS", "ERR_AUTH_ENV", "ERR_AUTH_INVALID", "ERR_AUTH_MISSING", "ERR_AUTH_REPLAY"),
-        *("ERR_AUTH_REVOKED", "ERR_HEADERS_TOO_LARGE", "ERR_PROJECT_DELETED", "ERR_RATE_LIMITED", "ERR_SCOPE"),
-        *("ERR_SIG_INVALID", "ERR_SIG_TIME", "ERR_UNAVAILABLE"),
+        *("ERR_AUTH_REVOKED", "ERR_HEADERS_TOO_LARGE", "ERR_PROJECT_DELETED", "ERR_QUARANTINED"),
+        *("ERR_RATE_LIMITED", "ERR_SCOPE", "ERR_SIG_INVALID", "ERR_SIG_TIME", "ERR_UNAVAILABLE"),
     )
 )
 _BODY: Final = frozenset(
@@ -158,6 +164,8 @@ EXAMPLE_DELETION: Final = "job_019a9f00-0000-7000-8000-000000000008"
 EXAMPLE_PSEUDONYM: Final = "usr_mfzwizltoqqhg5dbojzs4mzom5"
 EXAMPLE_CONTRACT: Final = "mailer"
 EXAMPLE_DECISION: Final = "dec_019a9f00-0000-7000-8000-000000000009"
+EXAMPLE_MITIGATION: Final = "mit_019a9f00-0000-7000-8000-00000000000a"
+EXAMPLE_QUARANTINE: Final = "qua_019a9f00-0000-7000-8000-000000000009"
 EXAMPLE_SILENCE: Final = "0d0c7c43-6f4f-4c5b-8a53-5a51a3a5d6f5"
 
 _PAGE: Final = (
@@ -1820,6 +1828,225 @@ ROUTES: Final[tuple[Route, ...]] = (
             ),
         ),
         refusals=("ERR_BODY_TOO_LARGE",),
+    ),
+    Route(
+        "POST",
+        "/v1/defend",
+        "defend",
+        "defense",
+        "Defend against what telemetry tells",
+        "Events, as POST /v1/events takes them (needs ingest:write too), or the id of an incident. Events are stored "
+        "once, scored by the same scorer, and a plan is made whose steps the decision engine gives to responders, each "
+        "with a certificate. A plan of low risk is carried out at once (201); one of consequence waits for a second "
+        "person. The same facts meet the same mitigation (200).",
+        "defend:write",
+        "defend",
+        "Defended",
+        aliases=("/defend", "/api/defend"),
+        request="Telemetry",
+        success=(200, 201),
+        refusals=(
+            *("ERR_BATCH_TOO_LARGE", "ERR_EVENT_TOO_LARGE", "ERR_IDEMPOTENCY_MISMATCH", "ERR_NOT_FOUND"),
+            *("ERR_READONLY_FIELD", "ERR_TIMESTAMP_RANGE", "ERR_URL"),
+        ),
+        examples=(
+            Example(
+                "an attack",
+                "A session that attacks is kept out.",
+                status=201,
+                body={
+                    "id": "ids-981",
+                    "source": "ids",
+                    "type": "attack.sqli",
+                    "title": "SQL injection against checkout",
+                    "occurred_at": "2026-11-20T10:28:00Z",
+                    "entity": {"type": "session", "id": "s-88123"},
+                    "severity_raw": "critical",
+                },
+            ),
+        ),
+    ),
+    Route(
+        "POST",
+        "/v1/sentinelred",
+        "run_probes",
+        "defense",
+        "Probe this deployment",
+        "Attacks the stack itself, and no other target, as outsiders would: weak keys, replays, more scope than held, "
+        "an oversized body, an expired token, a channel to the metadata address. The report says of each what it met; "
+        "each is in the journal. Off unless the deployment has ENABLE_SENTINELRED; needs an admin token.",
+        "defend:run",
+        "defend",
+        "ProbeReport",
+        request="ProbeInput",
+        refusals=("ERR_TARGET_DENIED",),
+        examples=(Example("one probe", "Are weak keys refused?", body={"probes": ["weak_key"]}),),
+        admin_token=True,
+        flag="ENABLE_SENTINELRED",
+    ),
+    Route(
+        "GET",
+        "/v1/mitigations",
+        "list_mitigations",
+        "defense",
+        "List mitigations",
+        "Newest first.",
+        "defend:read",
+        "defend",
+        "MitigationPage",
+        query=_PAGE,
+        examples=(Example("newest", "The last ones."),),
+    ),
+    Route(
+        "GET",
+        "/v1/mitigations/{id}",
+        "get_mitigation",
+        "defense",
+        "Read a mitigation",
+        "Plan, steps, and how far each is.",
+        "defend:read",
+        "defend",
+        "MitigationAnswer",
+        names="mitigation",
+        examples=(Example("one", "One that was applied.", id=EXAMPLE_MITIGATION),),
+    ),
+    Route(
+        "GET",
+        "/v1/mitigations/{id}/certificate",
+        "get_mitigation_certificate",
+        "defense",
+        "Certificate of a step",
+        "Why the decision engine gave this step to this responder, with the snapshot and health document that "
+        "tools/checker.py and tools/checker.mjs need to check it.",
+        "defend:read",
+        "defend",
+        "StepCertificate",
+        names="mitigation",
+        query=(
+            Param("step", "number", "Number of the step, from 0; 0 when left out.", "0"),
+            Param("form", "choice", "full when left out.", "short", choices=("full", "short")),
+        ),
+        examples=(Example("short", "Of the first step.", id=EXAMPLE_MITIGATION, query=(("form", "short"),)),),
+    ),
+    Route(
+        "POST",
+        "/v1/mitigations/{id}/apply",
+        "apply_mitigation",
+        "defense",
+        "Carry out a mitigation",
+        "One of consequence needs a second person's approval of this very request, whose id travels in X-Approval. One "
+        "that was applied is answered as it is.",
+        "defend:run",
+        "defend",
+        "MitigationAnswer",
+        names="mitigation",
+        refusals=("ERR_APPROVAL_REQUIRED", "ERR_APPROVAL_USED", "ERR_CONFLICT", "ERR_SELF_APPROVAL"),
+        examples=(Example("apply", "It is applied already.", id=EXAMPLE_MITIGATION),),
+    ),
+    Route(
+        "POST",
+        "/v1/mitigations/{id}/rollback",
+        "roll_back_mitigation",
+        "defense",
+        "Roll back a mitigation",
+        "Undoes what was done, last step first; withdraws what was only planned. Again is harmless. A revoked key "
+        "stays revoked.",
+        "defend:run",
+        "defend",
+        "MitigationAnswer",
+        names="mitigation",
+        refusals=("ERR_CONFLICT",),
+        examples=(Example("roll back", "It was a false alarm.", id=EXAMPLE_MITIGATION),),
+    ),
+    Route(
+        "POST",
+        "/v1/notify",
+        "notify",
+        "delivery",
+        "Tell something",
+        "By which channel is a decision over the project's channels, with its certificate. From there on it is a "
+        "notification like any other: push budget, signature, retries. 200 when no channel could be chosen.",
+        "notify:write",
+        "defend",
+        "NoticeAnswer",
+        aliases=("/notify", "/api/notify"),
+        request="NoticeInput",
+        success=(200, 202),
+        refusals=("ERR_READONLY_FIELD",),
+        examples=(
+            Example(
+                "by webhook",
+                "A deploy begins.",
+                status=202,
+                body={
+                    "title": "Deploy of checkout 2.4 begins",
+                    "text": "Expect restarts until 11:00.",
+                    "tier": "medium",
+                    "by": ["webhook"],
+                },
+            ),
+        ),
+    ),
+    Route(
+        "GET",
+        "/v1/quarantines",
+        "list_quarantines",
+        "defense",
+        "List quarantines",
+        "Newest first, with those that ended within the last seven days.",
+        "defend:read",
+        "defend",
+        "Quarantines",
+        examples=(Example("all", "One that is active."),),
+    ),
+    Route(
+        "POST",
+        "/v1/quarantines",
+        "open_quarantine",
+        "defense",
+        "Put into quarantine",
+        "A source or an entity: its events are refused one by one with ERR_QUARANTINED, or let through at "
+        "`per_second`. A key: every request with it is refused. Takes effect within 5 s at every front, for a time.",
+        "defend:write",
+        "defend",
+        "QuarantineAnswer",
+        request="QuarantineInput",
+        success=(201,),
+        refusals=("ERR_READONLY_FIELD",),
+        examples=(
+            Example(
+                "a source",
+                "A scanner that floods.",
+                status=201,
+                body={"kind": "source", "name": "scanner-7", "reason": "floods with made-up alerts", "minutes": 30},
+            ),
+        ),
+    ),
+    Route(
+        "GET",
+        "/v1/quarantines/{id}",
+        "get_quarantine",
+        "defense",
+        "Read a quarantine",
+        "Who is in it, why, and until when.",
+        "defend:read",
+        "defend",
+        "QuarantineAnswer",
+        names="quarantine",
+        examples=(Example("one", "An active one.", id=EXAMPLE_QUARANTINE),),
+    ),
+    Route(
+        "DELETE",
+        "/v1/quarantines/{id}",
+        "release_quarantine",
+        "defense",
+        "Release from quarantine",
+        "Takes effect within 5 s at every front. Again is harmless.",
+        "defend:write",
+        "defend",
+        "QuarantineAnswer",
+        names="quarantine",
+        examples=(Example("release", "It was a false alarm.", id=EXAMPLE_QUARANTINE),),
     ),
     _sender("/alertmanager/api/v2/alerts", "send_alertmanager_api", "From Prometheus, as to an Alertmanager"),
     _sender("/v1/alertmanager/webhook", "send_alertmanager_webhook", "From Alertmanager's webhook receiver"),

@@ -42,6 +42,7 @@ class Settings:
     smtp_host: str = ""
     cors_origin: str = ""
     ops_project: str = ""
+    enable_sentinelred: str = ""
     retention_days: int = 90
     tick_seconds: int = 10
     quiet_minutes: int = 60

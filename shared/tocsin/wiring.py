@@ -7,14 +7,15 @@ for, which is why imports that only some functions need stand inside the functio
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tocsin.access.admin import KEY_ID
 from tocsin.aws.bucket import Bucket
 from tocsin.aws.clients import client
 from tocsin.aws.queues import Queue, SealedQueue, open_message
@@ -34,10 +35,11 @@ if TYPE_CHECKING:
     from tocsin.access.projects import CachedProjects
     from tocsin.access.signatures import Signatures
     from tocsin.access.tokens import Tokens
-    from tocsin.api.ports import AccessRooms, ApiRooms, DecisionRooms, PrivacyRooms
+    from tocsin.api.ports import AccessRooms, ApiRooms, DecisionRooms, DefenseRooms, PrivacyRooms, Probing
     from tocsin.aws.bus import EventBus
     from tocsin.aws.connector_store import DynamoAlerts, DynamoLeased, DynamoSilences
     from tocsin.aws.data_keys import KmsKeyRing
+    from tocsin.aws.defense_store import DynamoQuarantines
     from tocsin.aws.delivery_store import DynamoChannels, DynamoNotifications, DynamoRouting
     from tocsin.aws.denials import Denials
     from tocsin.aws.documents import CalibrationDocuments, Documents, TopologyDocuments
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
     from tocsin.decisions.invoking import Invoker
     from tocsin.decisions.ports import Dialled
     from tocsin.defense.healing import Supervisor
+    from tocsin.defense.plans import Conditions
+    from tocsin.defense.quarantine import Cordon
     from tocsin.delivery.digest import Digester
     from tocsin.delivery.dispatch import Dispatcher
     from tocsin.delivery.model import Transition
@@ -229,12 +233,21 @@ def projects() -> CachedProjects:
 @lru_cache(maxsize=1)
 def tokens() -> Tokens:
     """Imports cryptography, so nobody asks for it before a token is presented or wanted."""
+    return _tokens_at(clock.now_ms)
+
+
+def _tokens_as_of(at: int) -> Tokens:
+    """Tokens as they would be made at a time (Unix ms)."""
+    return _tokens_at(lambda: at)
+
+
+def _tokens_at(now: Callable[[], int]) -> Tokens:
     from tocsin.access.tokens import TokenKeys, Tokens
     from tocsin.aws.access_store import DynamoKeySet, DynamoOnce
 
-    trusted = TokenKeys(_token_secret(), DynamoKeySet(table()), clock.now_ms)
+    trusted = TokenKeys(_token_secret(), DynamoKeySet(table()), now)
     issuer = f"tocsin:{settings().stack}:{settings().stage}"
-    return Tokens(trusted, _key_store(), DynamoOnce(table()), issuer, clock.now_ms)
+    return Tokens(trusted, _key_store(), DynamoOnce(table()), issuer, now)
 
 
 @lru_cache(maxsize=1)
@@ -287,6 +300,7 @@ def _gate_of(*schemes: Scheme) -> Gate:
         projects().require_active,
         Narrower(DynamoPeople(table()), time.monotonic).narrow,
         LastUsed(DynamoKeys(table()), clock.now_ms).used,
+        cordon().admit,
     )
 
 
@@ -406,6 +420,27 @@ def _protect(project: str, event: Event) -> Event:
 
 
 @lru_cache(maxsize=1)
+def quarantine_rows() -> DynamoQuarantines:
+    from tocsin.aws.defense_store import DynamoQuarantines
+
+    return DynamoQuarantines(table(), sealer())
+
+
+@lru_cache(maxsize=1)
+def cordon() -> Cordon:
+    from tocsin.access.limits import trickle
+    from tocsin.defense.quarantine import Cordon
+
+    return Cordon(quarantine_rows(), clock.now_ms, _stored_entity, partial(trickle, limiter()))
+
+
+def _stored_entity(project: str, event: Mapping[str, Any]) -> str | None:
+    """An event's entity as it would be stored: users are pseudonyms there, secrets are not."""
+    entity = _protect(project, dict(event)).get("entity")
+    return f"{entity['type']}:{entity['id']}" if entity else None
+
+
+@lru_cache(maxsize=1)
 def intake() -> Intake:
     from tocsin.access.limits import EventQuota
     from tocsin.signals.intake import Intake
@@ -416,6 +451,7 @@ def intake() -> Intake:
         marks=ledger(),
         protect=_protect,
         quota=lambda project, urgent: events.decide(project, urgent, projects().of(project).quota),
+        blocked=cordon().judge,
     )
 
 
@@ -611,13 +647,17 @@ def watch() -> StackWatch:
 
 @lru_cache(maxsize=1)
 def supervisor() -> Supervisor:
+    from tocsin.aws.dead_letters import DeadLetters
     from tocsin.aws.watch import Healings, OwnEvents, StackRepairs, TableMemory, ops_project
     from tocsin.defense.healing import Policy, Supervisor
+
+    def letters(name: str) -> DeadLetters:
+        return DeadLetters(client("sqs"), queue(f"{name}_queue").url)
 
     ticked = {name: queue(f"{name}_queue") for name in ("relay", "seal", "supervise")}
     return Supervisor(
         watch(),
-        StackRepairs(ticked, queue("correlate_queue"), leases(), client),
+        StackRepairs(ticked, queue("correlate_queue"), leases(), client, letters),
         TableMemory(table()),
         Healings(table()),
         OwnEvents(sealed_queue, lambda: ops_project(table())),
@@ -706,6 +746,82 @@ def privacy() -> PrivacyRooms:
 
     return PrivacyRooms(
         DynamoJobs(table(), sealer()), enqueue_job, lambda project, value: _pseudonyms(project).of(value), link
+    )
+
+
+def _preview(project: str, events: Sequence[Event]) -> Sequence[Event]:
+    """Events with the scores that a commit would give them now."""
+    from tocsin.signals import scorer
+
+    return scorer.preview(project, events, ledger(), topologies(), calibrations())
+
+
+def _conditions(project: str, spoken: frozenset[str], own: str) -> Conditions:
+    """What responders can count on in a project; `spoken` are keys that events accuse, `own` is the caller's."""
+    from tocsin.aws.key_store import DynamoKeys
+    from tocsin.defense.plans import Conditions
+    from tocsin.defense.quarantine import has_room
+
+    now, rows = clock.now_ms(), DynamoKeys(table())
+    working = [one for one in channels().get_all(project) if one.enabled and one.failing_since is None]
+    records = {name: rows.get(name.removeprefix("key_")) for name in spoken if KEY_ID.fullmatch(name)}
+    return Conditions(
+        room=has_room(quarantine_rows().get(project)[1], now),
+        channel=bool(working),
+        webhook=any(one.kind == "webhook" for one in working),
+        keys=frozenset(
+            name for name, one in records.items() if one and one.project == project and not one.refusal_code(now)
+        ),
+        own_key=own,
+    )
+
+
+def _probing() -> Probing:
+    """What probes stand on. Raises Retry while the bootstrap has not said where the API is."""
+    from tocsin.api.ports import Probing
+    from tocsin.aws import keys
+    from tocsin.aws.defense_store import ProbeLog
+    from tocsin.aws.own_api import OwnApi
+
+    row = table().get(keys.own_address())
+    if row is None:
+        raise Retry("the bootstrap has not run: nobody knows the API's address")
+    own = OwnApi(row["url"])
+    return Probing(own, own.front, _tokens_as_of, _env(), ProbeLog(table(), clock.now_ms).keep)
+
+
+@lru_cache(maxsize=1)
+def defense() -> DefenseRooms:
+    from tocsin.api.ports import DefenseRooms
+    from tocsin.aws.decision_store import RegistryObjects
+    from tocsin.aws.defense_store import DynamoMitigations
+    from tocsin.aws.delivery_store import DynamoBudgets
+    from tocsin.defense.mitigations import Mitigations
+    from tocsin.defense.notices import MitigationHerald, Notices
+    from tocsin.defense.quarantine import Quarantines
+    from tocsin.delivery.dispatch import Poster
+
+    notices = Notices(channels(), Poster(notifications(), routing(), DynamoBudgets(table())).post)
+    store = DynamoMitigations(
+        table(),
+        sealer(),
+        lambda project: RegistryObjects(bucket(), project),
+        retention_days=settings().retention_days,
+    )
+    return DefenseRooms(
+        intake=intake(),
+        events=events(),
+        incidents=_incident_reader(),
+        preview=_preview,
+        mitigations=Mitigations(store, MitigationHerald(notices), _conditions),
+        notices=notices,
+        probing=_probing,
+        quarantines=Quarantines(quarantine_rows()),
+        access=access,
+        cursor_key=secret(settings().require("secret_cursor")),
+        now=clock.now_ms,
+        origin=origin(),
+        flags=frozenset({"ENABLE_SENTINELRED"} if settings().enable_sentinelred == "true" else ()),
     )
 
 

@@ -36,7 +36,11 @@ def test_generated_files_are_up_to_date() -> None:
 
 def test_there_are_no_sample_events_besides_the_generated_ones() -> None:
     wanted = set(tool.files())
-    found = {path for folder in ("api", "route", "govern", "public") for path in (ROOT / "events" / folder).glob("*")}
+    found = {
+        path
+        for folder in ("api", "route", "govern", "defend", "public")
+        for path in (ROOT / "events" / folder).glob("*")
+    }
     assert found <= wanted
 
 

@@ -16,7 +16,7 @@ from tocsin.connectors import alertmanager, registry
 from tocsin.kernel.errors import CODES, Refusal
 from tocsin.routes import EXAMPLE_EVENT, GRAMMARS, OPEN_PATHS, ROUTES, Route
 
-SPECIAL_REQUESTS = {"EventInput", "Payload"}
+SPECIAL_REQUESTS = {"EventInput", "Payload", "Telemetry"}
 SPECIAL_RESPONSES = {"EventAnswer", "dialect", "text", "object"}
 
 

@@ -36,7 +36,7 @@ WITH_ID = [one for one in KEYED if "{id}" in str(one.values[1])]
 #: Scopes that together open every route.
 EVERYTHING = (
     *("ingest:write", "events:*", "incidents:*", "topology:*", "notify:*", "admin:*", "approvals:*", "tokens:*"),
-    *("journal:*", "contracts:*", "policies:*", "decisions:*", "use:*"),
+    *("journal:*", "contracts:*", "policies:*", "decisions:*", "defend:*", "use:*"),
 )
 #: A contract without an address, which would be looked up, and what may be asked of it.
 CONTRACT = {name: value for name, value in BY_ID["register_contract"].examples[0].body.items() if name != "endpoint"}

@@ -74,9 +74,11 @@ from tocsin.routes import (
     EXAMPLE_EXPORT,
     EXAMPLE_INCIDENT,
     EXAMPLE_KEY,
+    EXAMPLE_MITIGATION,
     EXAMPLE_OTHER_INCIDENT,
     EXAMPLE_OTHER_PROJECT,
     EXAMPLE_PERSON,
+    EXAMPLE_QUARANTINE,
     ROUTES,
     Example,
     Route,
@@ -171,6 +173,8 @@ _DRAWN = (
     (re.compile(r"job_[0-9a-f-]{36}"), EXAMPLE_EXPORT),
     (re.compile(r"chn_[0-9a-f-]{36}"), EXAMPLE_CHANNEL),
     (re.compile(r"dec_[0-9a-f-]{36}"), EXAMPLE_DECISION),
+    (re.compile(r"qua_[0-9a-f-]{36}"), EXAMPLE_QUARANTINE),
+    (re.compile(r"(mit|not|ntf|run)_[0-9a-f-]{36}"), rf"\1{EXAMPLE_MITIGATION[3:]}"),
     (re.compile(r'(?<="last_four": ")[0-9A-Za-z]{4}'), "9Qz1"),
 )
 

@@ -41,7 +41,9 @@ SECRETS = (
     "EnvelopeSecretArn",
     "TokenSecretArn",
 )
-PROJECT_SCOPES = frozenset({"ingest:write", "events:*", "incidents:*", "topology:*", "notify:*", "journal:read"})
+PROJECT_SCOPES = frozenset(
+    {"ingest:write", "events:*", "incidents:*", "topology:*", "notify:*", "defend:*", "journal:read"}
+)
 #: Everything, because nobody grants what they do not hold.
 ADMIN_SCOPES = frozenset(f"{family}:*" for family in FAMILIES)
 
@@ -155,6 +157,9 @@ def seed(clients: Clients, outputs: Outputs, known: Mapping[str, Any]) -> tuple[
     if table.get(table_keys.ops_project()) is None:
         # What the supervisor finds becomes events of this project, whose administrators are the operator's.
         table.put(table_keys.ops_project(), {"project": seeded["project"]})
+    if table.get(table_keys.own_address()) != {**table_keys.own_address()._asdict(), "url": outputs["ApiUrl"]}:
+        # A function that the API calls cannot be told the API's address by the template that makes both.
+        table.put(table_keys.own_address(), {"url": outputs["ApiUrl"]})
     if written:
         EvidenceRecorder(table).record([_bootstrapped(seeded, now)], now)
     return seeded, written

@@ -400,11 +400,11 @@ class Scheme:
 
 
 class Gate:
-    """The way in, the same for every keyed route: brake, credential, project, request limit; in this order.
+    """The way in, the same for every keyed route: brake, credential, project, request limit, quarantine; in this order.
 
     `schemes` are tried for use in their order; exactly one may be used by a request, else 400
     ERR_AUTH_AMBIGUOUS. The last one is the default, for requests that use none. `narrow` returns the principal
-    with what its person may do now. `used` notes that a key was used.
+    with what its person may do now, `admit` refuses who is kept out for a while. `used` notes that a key was used.
     """
 
     def __init__(
@@ -415,13 +415,14 @@ class Gate:
         project_of: Callable[[str], Project],
         narrow: Callable[[Principal], Principal],
         used: Callable[[Principal], None],
+        admit: Callable[[Principal], None] = lambda _: None,
     ) -> None:
         self._schemes, self._brake, self._requests = schemes, brake, requests
-        self._project_of, self._narrow, self._used = project_of, narrow, used
+        self._project_of, self._narrow, self._used, self._admit = project_of, narrow, used, admit
 
     def principal_of(self, request: Request) -> Principal:
         """The caller. Raises Refusal: 400 ERR_AUTH_AMBIGUOUS, 401 ERR_AUTH_* or ERR_SIG_*, 403 and 410 for the
-        project's state, 429 ERR_RATE_LIMITED.
+        project's state, 403 for a key in quarantine, 429 ERR_RATE_LIMITED.
         """
         using = [scheme for scheme in self._schemes if scheme.used_by(request)]
         if len(using) > 1:
@@ -438,6 +439,13 @@ class Gate:
         self._brake.proved(credential)
         project = self._project_of(principal.project)
         self._requests.check(principal, project.quota)
+        self._admit(principal)
         principal = self._narrow(principal)
         self._used(principal)
         return principal
+
+
+def trickle(limiter: Limiter, project: str, name: str, per_second: int) -> Refusal | None:
+    """One event of something that is let through slowly: None when it may pass, else 429 ERR_RATE_LIMITED."""
+    grant = limiter.take(project, name, Rate(per_second, 2 * per_second), ordinary=1)
+    return None if grant.ordinary else _limited("This is let through slowly for now.", grant.wait_us, "quarantine-rate")

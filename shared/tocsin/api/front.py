@@ -31,6 +31,8 @@ MAX_VALUE: Final = 256
 MAX_REPEATS: Final = 10
 _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 
+#: Bodies that a service reads by itself, because they come in more forms than one.
+RAW: Final = frozenset({"EventInput", "Telemetry"})
 #: Scope families whose routes go by what the stores say now, not by what a cache or a token says.
 CONFIRMED: Final = frozenset({"admin", "approvals", "tokens"})
 
@@ -104,7 +106,7 @@ def read_body(route: Route, request: Request) -> tuple[models.Body | None, Any]:
 
     A body where none belongs is ignored, as RFC 9110 §9.3.1 lets servers do.
     """
-    if route.request is None:
+    if route.request is None or route.request in RAW:
         return None, None
     body = open_body(request)
     if body.format != "json":
@@ -125,8 +127,8 @@ def answer(
     """Answer one request to a keyed route. `principal_of` authenticates. Raises Refusal for everything that
     is refused.
 
-    The order is fixed: unknown path, foreign origin, method, credential, scope, id, query, body, admin token, operator,
-    service.
+    The order is fixed: unknown path, foreign origin, method, flag, credential, scope, id, query, body, admin token,
+    operator, service.
     Nothing is read from any store before the scope is known to be held, and nothing is written before the
     body is accepted.
     """
@@ -143,6 +145,9 @@ def answer(
         service = services.get(route.operation_id)
         if service is None or route.scope is None:
             not_found()  # the path belongs to another function
+        if route.flag and route.flag not in rooms.flags:
+            fix = f"deploy with {route.flag} switched on, if this deployment is to have it"
+            raise Refusal("ERR_FLAG_OFF", "This is switched off.", [Detail("(deployment)", route.flag, fix)])
         principal = principal_of(request)
         require(principal, route.scope)
         if route.scope.partition(":")[0] in CONFIRMED:

@@ -478,6 +478,60 @@ class PolicyInput(Document):
         return policies.json_schema()
 
 
+class IncidentNamed(Body):
+    """An incident to defend against, instead of telemetry."""
+
+    incident_id: IncidentId
+
+
+class ProbeInput(Body):
+    """Which probes to run, and against what: the stack itself, whatever else is said."""
+
+    READONLY = frozenset(("id", "held"))
+    probes: list[
+        Literal["weak_key", "replay", "scope_escalation", "oversized_body", "expired_token", "egress_canary"]
+    ] = Field(
+        default=["weak_key", "replay", "scope_escalation", "oversized_body", "expired_token", "egress_canary"],
+        max_length=6,
+        description="All when left out.",
+    )
+    target: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = Field(
+        default=None, description="Only this deployment's own address is taken."
+    )
+
+
+class NoticeInput(Body):
+    """What to tell, and by which kinds of channels."""
+
+    READONLY = frozenset(("told",))
+    title: LabelText
+    text: Note
+    tier: Tier = "medium"
+    by: list[Literal["email", "webhook"]] = Field(
+        default_factory=list, max_length=2, description="One channel of each kind; one of any kind when left out."
+    )
+    id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@+=-]{0,63}$")] | None = Field(
+        default=None, description="A name of the sender's own; the same one again is the same notice."
+    )
+
+
+class QuarantineInput(Body):
+    """What to put into quarantine, why, and for how long."""
+
+    READONLY = frozenset(("id", "status", "created_at", "until", "created_by", "mitigation_id", "released_at"))
+    kind: Literal["source", "entity", "key"]
+    name: Annotated[str, StringConstraints(min_length=1, max_length=321, pattern=_VISIBLE)] = Field(
+        description="A source's name; an entity as type:id, as events show it; a key's public id."
+    )
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_VISIBLE)] = Field(
+        description="Shown to whoever is refused."
+    )
+    minutes: int | None = Field(default=None, ge=1, le=43_200, description="60 when left out.")
+    per_second: int | None = Field(
+        default=None, ge=0, le=1_000, description="Events let through; none when left out. For sources and entities."
+    )
+
+
 Model = TypeVar("Model", bound=Body)
 
 

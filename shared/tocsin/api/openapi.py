@@ -32,6 +32,7 @@ _GROUPS: Final[Mapping[str, str]] = {
     "privacy": "Export, deletion and erasure, each with a second person's approval, and the receipts of it.",
     "decisions": "Which service may do what is asked, and the proof of it; see decisions.md.",
     "delivery": "Who is told of what, and the account of it.",
+    "defense": "What is kept out, what is done about attacks, and proof of who was chosen to do it; see defense.md.",
     "journal": "What was done, decided, refused or changed, and the proof of it.",
     "operations": "How Tocsin itself is doing.",
     "open": "Needs no key.",
@@ -114,6 +115,7 @@ def document(answers: Answers) -> Json:
 
 def _schemas() -> Json:
     requests: list[type[Any]] = [getattr(models, str(route.request)) for route in ROUTES if _is_model(route.request)]
+    requests.append(models.IncidentNamed)
     shapes: list[type[Any]] = [
         getattr(responses, route.response) for route in ROUTES if hasattr(responses, route.response)
     ]
@@ -356,8 +358,9 @@ def _request_body(route: Route) -> Json:
         one = _ref("EventInput")
         many = {"type": "array", "items": one, "minItems": 1, "maxItems": 500}
         cloud = {"type": "object", "description": "CloudEvents 1.0 in JSON format."}
+        others = [_ref("IncidentNamed")] if route.request == "Telemetry" else []
         content = {
-            "application/json": {"schema": {"anyOf": [one, many]}, "examples": shown},
+            "application/json": {"schema": {"anyOf": [one, many, *others]}, "examples": shown},
             "application/x-ndjson": {"schema": {"type": "string", "description": "One event per line."}},
             "application/cloudevents+json": {"schema": cloud},
             "application/cloudevents-batch+json": {"schema": {"type": "array", "items": cloud, "maxItems": 500}},

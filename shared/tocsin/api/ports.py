@@ -6,7 +6,7 @@ sealed cursor and comes back as it was given. Times are Unix ms.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
@@ -15,6 +15,9 @@ from tocsin.access.approvals import Approvals
 from tocsin.access.ports import UsageStore
 from tocsin.access.projects import Projects
 from tocsin.api.filters import EventFilters, IncidentFilters, JournalFilters
+from tocsin.defense.mitigations import Mitigations
+from tocsin.defense.notices import Notices
+from tocsin.defense.quarantine import Quarantines
 from tocsin.delivery.channels import Channels
 from tocsin.delivery.dispatch import Dispatcher
 from tocsin.delivery.ports import NotificationStore, RoutingStore
@@ -22,11 +25,13 @@ from tocsin.journal.audit import Audit
 from tocsin.privacy.jobs import Enqueue
 from tocsin.privacy.ports import JobStore
 from tocsin.signals.incidents import Incident
+from tocsin.signals.intake import Intake
 
 if TYPE_CHECKING:
     from tocsin.access.tokens import Tokens
     from tocsin.decisions.deciding import Decider
     from tocsin.decisions.invoking import Invoker
+    from tocsin.defense.probes import Http
 
 Json = dict[str, Any]
 #: Most log segments that one request may open. A listing that needs more answers a partial page.
@@ -224,6 +229,11 @@ class Front(Protocol):
     @property
     def origin(self) -> str | None: ...
 
+    @property
+    def flags(self) -> Collection[str]:
+        """What this deployment has switched on."""
+        ...
+
 
 class PolicyHistory(Protocol):
     def policies(self, before: int | None, limit: int) -> Sequence[Json]:
@@ -246,6 +256,7 @@ class DecisionRooms:
     cursor_key: bytes
     now: Callable[[], int]
     origin: str | None = None
+    flags: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,3 +280,38 @@ class ApiRooms:
     cursor_key: bytes
     now: Callable[[], int]
     origin: str | None = None
+    flags: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Probing:
+    """What probes stand on: the stack's own API and its address, tokens as of a time (Unix ms), the kind of key that
+    the stage takes, and where evidence is left (project, run, probe).
+    """
+
+    http: Http
+    front: str
+    tokens: Callable[[int], Tokens]
+    env: str
+    keep: Callable[[str, str, Json], None]
+
+
+@dataclass(frozen=True, slots=True)
+class DefenseRooms:
+    """Everything that the routes of the defend function stand on. `probing` is built on use. `preview` gives events the
+    scores that a commit would give them now.
+    """
+
+    intake: Intake
+    events: EventReader
+    incidents: IncidentReader
+    preview: Callable[[str, Sequence[Json]], Sequence[Json]]
+    mitigations: Mitigations
+    notices: Notices
+    probing: Callable[[], Probing]
+    quarantines: Quarantines
+    access: Callable[[], AccessRooms]
+    cursor_key: bytes
+    now: Callable[[], int]
+    origin: str | None = None
+    flags: Collection[str] = ()

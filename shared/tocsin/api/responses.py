@@ -831,3 +831,136 @@ class SpendingAnswer(Shape):
     limit_pusd: int
     spent_pusd: int
     held_pusd: int
+
+
+class QuarantineAnswer(Shape):
+    """Something that is or was kept out."""
+
+    id: str
+    status: Literal["active", "released", "expired"]
+    kind: Literal["source", "entity", "key"]
+    name: str
+    per_second: int = Field(description="Events that are let through; 0 is none.")
+    reason: str
+    created_at: Time
+    until: Time
+    created_by: str
+    mitigation_id: str | None
+    released_at: Time | None
+    released_by: str | None
+
+
+class Quarantines(Shape):
+    """Newest first."""
+
+    items: list[QuarantineAnswer]
+
+
+class MitigationStep(Open):
+    """What one step does to what, who does it, and how far it is."""
+
+    n: int
+    needs: list[str]
+    target: dict[str, str]
+    responder: str
+    minutes: int
+    risk: Literal["low", "high"]
+    rollback: str
+    status: Literal["planned", "applied", "failed", "rolled_back"]
+    decision_id: str
+
+
+class MitigationPlan(Open):
+    """What is to be done about what, by which playbook."""
+
+    playbook: str
+    subject: dict[str, Any]
+    tier: Tier
+    risk_score: int
+    risk: Literal["low", "high"]
+    approval: bool
+    snapshot: str = Field(description="Which responders there were, by hash.")
+    steps: list[MitigationStep]
+    unmet: list[dict[str, Any]]
+
+
+class MitigationAnswer(Shape):
+    """A mitigation as it stands."""
+
+    id: str
+    status: Literal["planned", "approved", "applying", "applied", "failed", "rolling_back", "rolled_back", "expired"]
+    plan: MitigationPlan
+    plan_digest: str
+    created_at: Time
+    created_by: str
+    expires_at: Time = Field(description="Until when it may be approved and applied.")
+    approval_id: str | None
+    trace_id: str
+    version: int
+
+
+class MitigationPage(Shape):
+    """Newest first."""
+
+    PAGED = True
+    items: list[MitigationAnswer]
+
+
+class Defended(Shape):
+    """The mitigation of what was sent, whether it is new, and what became of the telemetry."""
+
+    mitigation: MitigationAnswer
+    new: bool
+    telemetry: Accepted | None
+
+
+class StepCertificate(Shape):
+    """Three documents for tools/checker.py and tools/checker.mjs, each as its exact text."""
+
+    decision_id: str
+    form: Literal["full", "short"]
+    certificate: str
+    snapshot: str
+    health: str
+
+
+class NoticeTold(Shape):
+    """One decision and the notification that came of it; the proof as in a certificate's answer."""
+
+    by: str | None
+    notification: dict[str, Any] | None
+    certificate: str
+    snapshot: str
+    health: str
+
+
+class NoticeAnswer(Shape):
+    """Who is told."""
+
+    id: str
+    told: list[NoticeTold]
+
+
+class ProbeMet(Shape):
+    """What one request of a probe was answered."""
+
+    step: str
+    status: int
+    code: str | None
+    right: bool
+
+
+class Probe(Shape):
+    """One probe. `held` says that every answer was the expected one."""
+
+    name: str
+    held: bool
+    met: list[ProbeMet]
+
+
+class ProbeReport(Shape):
+    """What the probes of one run met."""
+
+    id: str
+    held: bool
+    probes: list[Probe]

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from tocsin.defense.mitigations import Mitigation
+from tocsin.defense.quarantine import Quarantine
 from tocsin.delivery.model import Channel, NotificationRecord
 from tocsin.journal.entries import DEPLOYMENT, Entry, content_digest
 from tocsin.kernel.cause import cause
@@ -141,6 +143,56 @@ def of_document(project: str, name: str, version: int, document: Any, now: int) 
     """A routing, topology or settings document was replaced by version `version`."""
     content = {name: document}
     return evidence_row(_entry(f"{name}.replaced", project, now, f"{name}:replace", (name, f"v{version}"), content))
+
+
+def of_quarantine(change: Literal["open", "release"], project: str, held: Quarantine, now: int) -> OutboxRow:
+    """Something was put into quarantine or let go."""
+    content = {"quarantine": asdict(held)}
+    return evidence_row(
+        _entry(
+            {"open": "quarantine.opened", "release": "quarantine.released"}[change],
+            project,
+            now,
+            f"quarantine:{change}",
+            ("quarantine", held.id),
+            content,
+        )
+    )
+
+
+def of_mitigation(made: Mitigation, now: int) -> OutboxRow:
+    """A mitigation, or a step of it, came to another status: by plan and state, each move under its version."""
+    content = {"plan": made.plan, "state": {"status": made.status, "steps": list(made.steps)}}
+    return evidence_row(
+        _entry(
+            f"mitigation.{made.status}",
+            made.project,
+            now,
+            f"mitigation:{made.status}",
+            ("mitigation", made.id),
+            content,
+            outcome="failed" if made.status == "failed" else "done",
+            trace_id=made.trace_id,
+            name=(str(made.version),),
+        )
+    )
+
+
+def of_probe(project: str, run_id: str, probe: Mapping[str, Any], now: int) -> OutboxRow:
+    """A probe against the own deployment and what it met."""
+    outcome: Outcome = "done" if probe["held"] else "failed"
+    return evidence_row(
+        _entry(
+            f"probe.{'held' if probe['held'] else 'broken'}",
+            project,
+            now,
+            f"probe:{probe['name']}",
+            ("probe", run_id),
+            {"probe": dict(probe)},
+            outcome=outcome,
+            name=(str(probe["name"]),),
+        )
+    )
 
 
 def of_refusal(project: str, event_id: str, digest: bytes, reason: str, now: int) -> OutboxRow:

@@ -151,6 +151,24 @@ def document_version(project: str, name: str, version: int) -> Key:
     return Key(partition(project, "doc", name), f"{version:09d}")
 
 
+def quarantines(project: str) -> Key:
+    """Everything of a project that is in quarantine, in one row, which every request goes by."""
+    return Key(partition(project, "defense"), "quarantines")
+
+
+def mitigation_partition(project: str) -> str:
+    return partition(project, "mit")
+
+
+def mitigation(project: str, mitigation_id: str) -> Key:
+    return Key(mitigation_partition(project), mitigation_id)
+
+
+def mitigation_name(project: str, name: str) -> Key:
+    """Which mitigation was the last to do this about these facts."""
+    return Key(partition(project, "mit", name), "last")
+
+
 def usage(project: str, yyyymmdd: str) -> Key:
     """Counters of a UTC day; those of a day that still runs are in the log's head."""
     return Key(partition(project, "usage"), yyyymmdd)
@@ -393,6 +411,11 @@ def lease(name: str) -> Key:
 def ops_project() -> Key:
     """Names the project that gets the supervisor's own events."""
     return Key("sys#ops", "project")
+
+
+def own_address() -> Key:
+    """Where the deployment's API is, as callers see it."""
+    return Key("sys#ops", "address")
 
 
 def healing_partition(yyyymmdd: str) -> str:

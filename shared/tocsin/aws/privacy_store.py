@@ -33,7 +33,7 @@ from tocsin.privacy.ports import Step
 KEPT: Final = frozenset({"evidence", "journal", "limit"})
 #: Kinds of rows that are a project's history, whose expiry is their time plus the deployment's retention.
 HISTORY: Final = frozenset(
-    ("m", "c", "log", "refused", "inc", "members", "assigned", "timeline", "ntf", "ntfd", "wth", "dec")
+    ("m", "c", "log", "refused", "inc", "members", "assigned", "timeline", "ntf", "ntfd", "wth", "dec", "mit")
 )
 #: Finished jobs and their receipts stay readable so long, in ms.
 JOB_LIFE: Final = 400 * clock.DAY

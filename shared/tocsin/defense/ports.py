@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from tocsin.defense.quarantine import Quarantine
 
 Json = dict[str, Any]
 
@@ -114,6 +117,12 @@ class Repairs(Protocol):
         """Free a lease unless it moved since it was seen; False when it did."""
         ...
 
+    def replay(self, queue: str, limit: int, before: int) -> int:
+        """Send up to `limit` of a queue's dead letters back that were first sent before `before` (Unix ms), in bounded
+        batches; how many were. 0 says that none of those is left.
+        """
+        ...
+
 
 @dataclass(slots=True)
 class Memory:
@@ -128,6 +137,8 @@ class Memory:
     numbers: dict[str, int] = field(default_factory=dict)
     repairs: dict[str, list[int]] = field(default_factory=dict)
     paged: dict[str, int] = field(default_factory=dict)
+    replayed: dict[str, int] = field(default_factory=dict)
+    spent: dict[str, int] = field(default_factory=dict)
     open: dict[str, Json] = field(default_factory=dict)
 
 
@@ -152,4 +163,20 @@ class HealingLog(Protocol):
 class EventSink(Protocol):
     def send(self, event: Mapping[str, Any], now: int) -> None:
         """Put an event of the supervisor's own into the pipeline."""
+        ...
+
+
+class QuarantineStore(Protocol):
+    """The list of a project's quarantines, changed as a whole under its version."""
+
+    def get(self, project: str) -> tuple[int, Sequence[Quarantine]]:
+        """(version, entries); (0, ()) while there is none."""
+        ...
+
+    def put(
+        self, project: str, entries: Sequence[Quarantine], expected: int, change: tuple[str, Quarantine], now: int
+    ) -> bool:
+        """Replace it with the evidence of what changed, ("open" or "release", entry); False when the version is not
+        `expected`.
+        """
         ...

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from tocsin.delivery import budget as budgets
@@ -61,6 +61,8 @@ IN_FLIGHT: Final = 2
 DISABLE_AFTER_MS: Final = 5 * clock.DAY
 #: A receiver may ask for at most this much patience.
 MAX_RETRY_AFTER_S: Final = 24 * 3_600
+#: What a project's channels may be told together, while its rules say nothing else.
+PROJECT_BUDGET: Final = PushBudget(600, 100)
 _DEFERRAL_MS: Final = 2 * clock.SECOND
 _CLAIM_TRIES: Final = 8
 _CHANNEL_TRIES: Final = 5
@@ -89,11 +91,56 @@ class Policy:
     """The numbers, so that tests and small deployments can compress them."""
 
     api_url: str = ""
-    project_budget: PushBudget = field(default_factory=lambda: PushBudget(600, 100))
+    project_budget: PushBudget = PROJECT_BUDGET
     schedule: tuple[int, ...] = SCHEDULE
     lease_ms: int = LEASE_MS
     in_flight: int = IN_FLIGHT
     disable_after_ms: int = DISABLE_AFTER_MS
+
+
+class Poster:
+    """Puts records within the push budgets of their project and channel."""
+
+    def __init__(
+        self,
+        notifications: NotificationStore,
+        routing: RoutingStore,
+        budgets: BudgetStore,
+        project_budget: PushBudget = PROJECT_BUDGET,
+        now: Callable[[], int] = clock.now_ms,
+    ) -> None:
+        self._notifications, self._routing, self._budgets = notifications, routing, budgets
+        self._project_budget, self._now = project_budget, now
+
+    def post(self, record: NotificationRecord, channel: Channel) -> NotificationRecord:
+        """Claims a record that is outside rules, and leaves its first attempt to the outbox; what the budget withholds
+        is on record too. Posting it again answers the record as it stands.
+        """
+        for _ in range(_CLAIM_TRIES):
+            now = self._now()
+            change, due = self.admitted(replace(record, wake_at=now), channel, now)
+            claim = self._notifications.claim(due, budget=change)
+            if claim is Claim.WON:
+                return due
+            if claim is Claim.EXISTS:
+                stored = self._notifications.get(due.project, due.incident_id, due.seq, due.channel_id)
+                if stored is None:
+                    raise Retry("a notification record disappeared")
+                return stored
+        raise Retry("the project's push budget is contended")
+
+    def admitted(
+        self, record: NotificationRecord, channel: Channel, now: int
+    ) -> tuple[tuple[budgets.BudgetState, budgets.BudgetState] | None, NotificationRecord]:
+        """The change of the budget that a pending record takes; without room, none, and the record withheld."""
+        routing, state = self._routing.get(record.project) or Routing(), self._budgets.load(record.project)
+        limits = {channel.id: channel.budget, budgets.PROJECT_BUCKET: routing.budget or self._project_budget}
+        grant = budgets.take(state, limits, now, critical=record.tier == "critical")
+        if not grant.wait_ms:
+            return (state, grant.state), record
+        owner = "project" if grant.bucket == budgets.PROJECT_BUCKET else "channel"
+        told = f"the {owner}'s push budget has room again in {-(-grant.wait_ms // 1000)} s"
+        return None, replace(record, decision="withheld", reason="budget", detail=told, wake_at=None)
 
 
 class Dispatcher:
@@ -102,6 +149,9 @@ class Dispatcher:
     def __init__(self, ports: Ports, policy: Policy | None = None) -> None:
         self._ports = ports
         self._policy = policy or Policy()
+        self._poster = Poster(
+            ports.notifications, ports.routing, ports.budgets, self._policy.project_budget, ports.clock
+        )
 
     # the three ways in
     def handle(self, fact: Mapping[str, Any]) -> list[NotificationRecord]:
@@ -120,7 +170,7 @@ class Dispatcher:
             silence = self._ports.silenced(transition)
             if silence:
                 verdicts = [one if one.withheld else one.silenced(silence) for one in verdicts]
-        return [self._notify(transition, verdict, routing) for verdict in verdicts]
+        return [self._notify(transition, verdict) for verdict in verdicts]
 
     def deliver(self, reference: Mapping[str, Any]) -> NotificationRecord | None:
         """The next attempt of a record whose outbox row was sent; None if there is no such record.
@@ -180,18 +230,14 @@ class Dispatcher:
     def _routing(self, project: str) -> Routing:
         return self._ports.routing.get(project) or Routing()
 
-    def _notify(self, transition: Transition, verdict: Verdict, routing: Routing) -> NotificationRecord:
-        claim, record = self._claim(transition, verdict, routing)
+    def _notify(self, transition: Transition, verdict: Verdict) -> NotificationRecord:
+        claim, record = self._claim(transition, verdict)
         if claim is Claim.EXISTS:
             return self.resume(self._stored(record))
         return record if record.finished else self._attempt(record, verdict.channel)
 
-    def _claim(self, transition: Transition, verdict: Verdict, routing: Routing) -> tuple[Claim, NotificationRecord]:
+    def _claim(self, transition: Transition, verdict: Verdict) -> tuple[Claim, NotificationRecord]:
         channel = verdict.channel
-        limits = {
-            channel.id: channel.budget,
-            budgets.PROJECT_BUCKET: routing.budget or self._policy.project_budget,
-        }
         for attempt in range(_CLAIM_TRIES):
             now = self._ports.clock()
             record = NotificationRecord(
@@ -210,18 +256,8 @@ class Dispatcher:
             )
             change = None
             if verdict.withheld is None:
-                state = self._ports.budgets.load(transition.project)
-                grant = budgets.take(state, limits, now, critical=transition.tier == "critical")
-                if grant.wait_ms:
-                    owner = "project" if grant.bucket == budgets.PROJECT_BUCKET else "channel"
-                    record = replace(
-                        record,
-                        reason="budget",
-                        detail=f"the {owner}'s push budget has room again in {-(-grant.wait_ms // 1000)} s",
-                    )
-                else:
-                    change = (state, grant.state)
-                    record = replace(record, decision="pending", wake_at=now + self._policy.lease_ms)
+                pending = replace(record, decision="pending", wake_at=now + self._policy.lease_ms)
+                change, record = self._poster.admitted(pending, channel, now)
             claim = self._ports.notifications.claim(
                 record, budget=change, note=self._note(record, transition, channel, attempt)
             )

@@ -33,6 +33,7 @@ TERMINAL: Final = frozenset({"delivered", "withheld", "failed"})
 CHANNEL_FAILED: Final = "channel_failed"
 DIGEST: Final = "digest"
 TEST: Final = "test"
+NOTICE: Final = "notice"
 
 
 @dataclass(frozen=True, slots=True)

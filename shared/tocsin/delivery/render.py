@@ -17,7 +17,7 @@ from email.policy import SMTP
 from email.utils import format_datetime
 from typing import Any, Final
 
-from tocsin.delivery.model import CHANNEL_FAILED, DIGEST, TEST, Channel, Json, NotificationRecord
+from tocsin.delivery.model import CHANNEL_FAILED, DIGEST, NOTICE, TEST, Channel, Json, NotificationRecord
 from tocsin.kernel import clock
 from tocsin.kernel.canonical import canonical_json
 
@@ -26,6 +26,7 @@ _TYPES: Final = {
     DIGEST: "dev.tocsin.digest",
     CHANNEL_FAILED: "dev.tocsin.channel.failed",
     TEST: "dev.tocsin.test",
+    NOTICE: "dev.tocsin.notice",
 }
 _MARKDOWN = re.compile(r"([\\`*\[\]<>|~]|!(?=\[)|(?<!\w)_|_(?!\w)|^[#+-])")
 _SPACES = re.compile(r"\s+")
@@ -132,6 +133,10 @@ def _letter(kind: str, data: Mapping[str, Any]) -> tuple[str, list[Paragraph]]:
         return "[Tocsin] test message", [
             ("This channel works.", [f"project: {data.get('project', '')}", *_links(data)])
         ]
+    if kind == NOTICE:
+        notice = data.get("notice", {})
+        subject = f"[Tocsin] {str(notice.get('tier', '')).upper()} {notice.get('title', '')}"
+        return subject, [(subject, [str(notice.get("text", "")), f"about: {notice.get('about', '')}", *_links(data)])]
     incident = data.get("incident", {})
     tier = str(incident.get("tier", "")).upper()
     title = str(incident.get("title", ""))

@@ -53,6 +53,13 @@ class Quota(Protocol):
         """One entry per event: None when it may pass, else why not; urgent ones are refused last."""
 
 
+class Blocked(Protocol):
+    """Port: what is kept out for now."""
+
+    def __call__(self, project: str, event: events.Event) -> Refusal | None:
+        """Why an event may not pass, or None."""
+
+
 def is_urgent(event: events.Event) -> bool:
     """Whether an event may draw on what is kept for firing ones: it fires, and not merely to inform."""
     if event.get("status", "firing") != "firing":
@@ -139,8 +146,8 @@ def _readers(request: Request) -> list[Callable[[], events.Event]]:
 
 
 class Intake:
-    """Takes requests that carry events. `protect(project, event)` returns an event as it may be stored; `quota` is
-    asked for what is neither refused nor known.
+    """Takes requests that carry events. `protect(project, event)` returns an event as it may be stored; `blocked`, then
+    `quota`, are asked for what is neither refused nor known.
     """
 
     def __init__(
@@ -150,12 +157,14 @@ class Intake:
         marks: Marks | None,
         protect: Callable[[str, events.Event], events.Event],
         quota: Quota | None = None,
+        blocked: Blocked | None = None,
         now: Callable[[], int] = clock.now_ms,
     ) -> None:
         self._outbound = outbound
         self._marks = marks
         self._protect = protect
         self._quota = quota
+        self._blocked = blocked
         self._now = now
 
     def accept(self, request: Request, principal: Principal) -> Answer:
@@ -169,10 +178,19 @@ class Intake:
         """
         return self.take(_readers(request), principal, request.trace_id)
 
+    def queue(self, request: Request, principal: Principal) -> tuple[Answer, list[events.Event]]:
+        """As `accept`, with the events that were queued, as they will be stored."""
+        return self._take(_readers(request), principal, request.trace_id)
+
     def take(self, readers: Sequence[Callable[[], events.Event]], principal: Principal, trace_id: str) -> Answer:
         """Take events that were read elsewhere, at most MAX_ITEMS. A reader returns a validated event, or raises the
         Refusal of its event alone. Answers and raises as `accept` does.
         """
+        return self._take(readers, principal, trace_id)[0]
+
+    def _take(
+        self, readers: Sequence[Callable[[], events.Event]], principal: Principal, trace_id: str
+    ) -> tuple[Answer, list[events.Event]]:
         received_at, project = self._now(), principal.project
         items = [_Item(index, read) for index, read in enumerate(readers)]
         if not items:
@@ -181,9 +199,8 @@ class Intake:
             self._judge(item, project, received_at)
         self._compare(project, items)
         accepted = self._admit(project, [item for item in items if item.status == "accepted"])
-        if accepted:
-            self._send(accepted, project, trace_id, received_at)
-        return _answer(items, trace_id)
+        queued = self._send(accepted, project, trace_id, received_at) if accepted else []
+        return _answer(items, trace_id), queued
 
     def _judge(self, item: _Item, project: str, received_at: int) -> None:
         """Validate one item and name it; its refusal stays with it."""
@@ -222,7 +239,13 @@ class Intake:
                 item.refuse(_mismatch())
 
     def _admit(self, project: str, items: list[_Item]) -> list[_Item]:
-        """The items that the project's quota lets pass; the others are refused one by one."""
+        """The items that nothing keeps out and the project's quota lets pass; the others are refused one by one."""
+        if self._blocked is not None:
+            for item in items:
+                refusal = self._blocked(project, item.event)
+                if refusal is not None:
+                    item.refuse(refusal)
+            items = [item for item in items if item.refusal is None]
         if self._quota is None or not items:
             return items
         decided = self._quota(project, [is_urgent(item.event) for item in items])
@@ -240,7 +263,8 @@ class Intake:
             # Without advice an event is accepted; the score worker, which decides, finds the duplicate
             return {}
 
-    def _send(self, items: list[_Item], project: str, trace_id: str, received_at: int) -> None:
+    def _send(self, items: list[_Item], project: str, trace_id: str, received_at: int) -> list[events.Event]:
+        """Put them on the queue in one message, as they may be stored."""
         queued = []
         for item in items:
             event = self._protect(project, item.event)
@@ -254,6 +278,7 @@ class Intake:
             after = str(max(1, round(retry.after_s)))
             message = "The events could not be queued; nothing was taken. Send the request again."
             raise Refusal("ERR_UNAVAILABLE", message, headers={"Retry-After": after}) from retry
+        return queued
 
 
 def _answer(items: list[_Item], trace_id: str) -> Answer:

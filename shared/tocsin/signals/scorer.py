@@ -27,6 +27,7 @@ from tocsin.kernel import clock
 from tocsin.kernel.errors import Refusal, Retry
 from tocsin.kernel.ids import new_id
 from tocsin.signals import scoring
+from tocsin.signals.calibration import Calibrators
 from tocsin.signals.ports import (
     Bus,
     CalibratorReader,
@@ -36,6 +37,7 @@ from tocsin.signals.ports import (
     Fact,
     HeadMoved,
     Ledger,
+    LogHead,
     Mark,
     Message,
     Sealed,
@@ -92,6 +94,25 @@ class _Attempt:
 
 def _spoken(reason: Exception) -> str:
     return f"{type(reason).__name__}: {reason}"[:200]
+
+
+def _scored(
+    ledger: Ledger, project: str, head: LogHead, prepared: Sequence[scoring.Prepared], calibrators: Calibrators
+) -> scoring.Scored:
+    """Scores on the state that the log has at `head`."""
+    hot, _ = ledger.states(project, head, scoring.needs(prepared)[0], ())
+    _, full = ledger.states(project, head, (), scoring.narrow(prepared, hot))
+    return scoring.score(prepared, hot, full, calibrators)
+
+
+def preview(
+    project: str, events: Sequence[Event], ledger: Ledger, topologies: TopologyReader, calibrations: CalibratorReader
+) -> Sequence[Event]:
+    """Events as a commit on the log's present head would score them, in order. Nothing is written."""
+    _, topology = topologies.topology(project)
+    _, calibrators = calibrations.calibrators(project)
+    prepared = [scoring.prepare(event, topology) for event in events]
+    return _scored(ledger, project, ledger.head(project), prepared, calibrators).events
 
 
 class ScoreWorker:
@@ -275,16 +296,13 @@ class ScoreWorker:
         topology_version, topology = self._topologies.topology(project)
         calibration_version, calibrators = self._calibrations.calibrators(project)
         prepared = [scoring.prepare(arrival.event, topology) for arrival in claimed]
-        hot_keys, _ = scoring.needs(prepared)
         for race in itertools.count():
             if attempt.remaining_ms() < MIN_REMAINING_MS or race == COMMIT_ATTEMPTS:
                 break
             if race:
                 self._pause(random.uniform(0, min(0.02 * 2**race, 1.0)))  # noqa: S311 - jitter, not a secret
             head = self._ledger.head(project)
-            hot, _ = self._ledger.states(project, head, hot_keys, ())
-            _, full = self._ledger.states(project, head, (), scoring.narrow(prepared, hot))
-            scored = scoring.score(prepared, hot, full, calibrators)
+            scored = _scored(self._ledger, project, head, prepared, calibrators)
             commit = Commit(
                 commit_id=commit_id,
                 head=head,
