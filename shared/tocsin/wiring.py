@@ -54,7 +54,8 @@ if TYPE_CHECKING:
     from tocsin.connectors.reception import Reception
     from tocsin.decisions.deciding import Decider
     from tocsin.decisions.invoking import Invoker
-    from tocsin.decisions.ports import Dialled
+    from tocsin.decisions.ports import Decided, Dialled
+    from tocsin.decisions.routing import Engine, Health
     from tocsin.defense.healing import Supervisor
     from tocsin.defense.plans import Conditions
     from tocsin.defense.quarantine import Cordon
@@ -793,15 +794,21 @@ def _probing() -> Probing:
 @lru_cache(maxsize=1)
 def defense() -> DefenseRooms:
     from tocsin.api.ports import DefenseRooms
-    from tocsin.aws.decision_store import RegistryObjects
-    from tocsin.aws.defense_store import DynamoMitigations
+    from tocsin.aws.decision_store import DynamoDecisionLog, RegistryObjects
+    from tocsin.aws.defense_store import DynamoMitigations, keep_snapshot
     from tocsin.aws.delivery_store import DynamoBudgets
     from tocsin.defense.mitigations import Mitigations
     from tocsin.defense.notices import MitigationHerald, Notices
     from tocsin.defense.quarantine import Quarantines
     from tocsin.delivery.dispatch import Poster
 
-    notices = Notices(channels(), Poster(notifications(), routing(), DynamoBudgets(table())).post)
+    def keep_decisions(project: str, batch_id: str, engine: Engine, decided: Sequence[Decided], health: Health) -> None:
+        log = DynamoDecisionLog(table(), sealer(), project, retention_days=settings().retention_days)
+        keep_snapshot(RegistryObjects(bucket(), project), engine.snapshot)
+        log.put_health(health.digest, health.document)
+        log.append(batch_id, decided)
+
+    notices = Notices(channels(), Poster(notifications(), routing(), DynamoBudgets(table())).post, keep_decisions)
     store = DynamoMitigations(
         table(),
         sealer(),
