@@ -211,6 +211,36 @@ def test_dead_letters_are_sent_back_once_by_decision_and_what_fails_again_stays_
     assert deployed.stored(project) == 1
 
 
+@pytest.fixture
+def unwatched(deployed: Deployed) -> None:
+    """The supervisor's memory is in other hands for half a minute, so that it repairs nothing meanwhile."""
+    key = table_keys.watch("supervisor")
+    idle = eventually(lambda: (row := deployed.table.get(key)) and row["until"] == 0 and row)
+    held = {"memory": idle["memory"], "version": idle["version"] + 1, "until": clock.now_ms() + 30_000}
+    deployed.table.put(key, held, condition="version = :was", was=idle["version"])
+
+
+def test_what_a_killed_worker_held_runs_again_within_its_visibility_timeout_and_five_seconds(
+    deployed: Deployed, unwatched: None
+) -> None:
+    """Whoever takes a message and dies looks like this test to the queue: it takes one and says no more."""
+    project, _ = deployed.new_project()
+    sqs, queue = deployed.client("sqs"), deployed.outputs["ScoreQueueUrl"]
+    held_s = 4
+    switch(deployed, "score", False)
+    try:
+        eventually(lambda: mapping(deployed, "score")["State"] == "Disabled")
+        sqs.send_message(QueueUrl=queue, MessageBody=sealed(deployed, project, "orphan-1"))
+        taken = sqs.receive_message(QueueUrl=queue, VisibilityTimeout=held_s, MaxNumberOfMessages=10)["Messages"]
+        taken_at = clock.now_ms()
+    finally:
+        switch(deployed, "score", True)
+    assert any(project in one["Body"] for one in taken)
+    eventually(lambda: deployed.settled(project, 1))
+    (entry,) = deployed.ledger.read(project, 1, 10)
+    assert 1_000 * (held_s - 1) <= entry.committed_at - taken_at <= 1_000 * (held_s + 5)
+
+
 def test_a_stuck_lease_is_released_within_ten_seconds(deployed: Deployed) -> None:
     """A worker that took a lease and was killed: its claim ends, and nobody gives it back."""
     now = clock.now_ms()
