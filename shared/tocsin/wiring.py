@@ -55,7 +55,8 @@ if TYPE_CHECKING:
     from tocsin.connectors.sns import SnsMessages
     from tocsin.decisions.deciding import Decider
     from tocsin.decisions.invoking import Invoker
-    from tocsin.decisions.ports import Dialled
+    from tocsin.decisions.ports import Decided, Dialled
+    from tocsin.decisions.routing import Engine, Health
     from tocsin.decisions.snapshots import Registry
     from tocsin.defense.healing import Supervisor
     from tocsin.defense.plans import Conditions
@@ -655,13 +656,17 @@ def watch() -> StackWatch:
 
 @lru_cache(maxsize=1)
 def supervisor() -> Supervisor:
+    from tocsin.aws.dead_letters import DeadLetters
     from tocsin.aws.watch import Healings, OwnEvents, StackRepairs, TableMemory, ops_project
     from tocsin.defense.healing import Policy, Supervisor
+
+    def letters(name: str) -> DeadLetters:
+        return DeadLetters(client("sqs"), queue(f"{name}_queue").url)
 
     ticked = {name: queue(f"{name}_queue") for name in ("relay", "seal", "supervise")}
     return Supervisor(
         watch(),
-        StackRepairs(ticked, queue("correlate_queue"), leases(), client),
+        StackRepairs(ticked, queue("correlate_queue"), leases(), client, letters),
         TableMemory(table()),
         Healings(table()),
         OwnEvents(sealed_queue, lambda: ops_project(table())),
@@ -798,15 +803,21 @@ def _probing() -> Probing:
 @lru_cache(maxsize=1)
 def defense() -> DefenseRooms:
     from tocsin.api.ports import DefenseRooms
-    from tocsin.aws.decision_store import RegistryObjects
-    from tocsin.aws.defense_store import DynamoMitigations
+    from tocsin.aws.decision_store import DynamoDecisionLog, RegistryObjects
+    from tocsin.aws.defense_store import DynamoMitigations, keep_snapshot
     from tocsin.aws.delivery_store import DynamoBudgets
     from tocsin.defense.mitigations import Mitigations
     from tocsin.defense.notices import MitigationHerald, Notices
     from tocsin.defense.quarantine import Quarantines
     from tocsin.delivery.dispatch import Poster
 
-    notices = Notices(channels(), Poster(notifications(), routing(), DynamoBudgets(table())).post)
+    def keep_decisions(project: str, batch_id: str, engine: Engine, decided: Sequence[Decided], health: Health) -> None:
+        log = DynamoDecisionLog(table(), sealer(), project, retention_days=settings().retention_days)
+        keep_snapshot(RegistryObjects(bucket(), project), engine.snapshot)
+        log.put_health(health.digest, health.document)
+        log.append(batch_id, decided)
+
+    notices = Notices(channels(), Poster(notifications(), routing(), DynamoBudgets(table())).post, keep_decisions)
     store = DynamoMitigations(
         table(),
         sealer(),

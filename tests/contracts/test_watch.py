@@ -128,7 +128,7 @@ def test_rules_say_their_state(table: Table) -> None:
         Schedule("tocsin-facts", "ENABLED", "tocsin"),
         Schedule("tocsin-gone", "MISSING"),
     ]
-    repairs = StackRepairs({}, Queue(None, ""), Leases(table), boto3.client)
+    repairs = StackRepairs({}, Queue(None, ""), Leases(table), boto3.client, no_letters)
     repairs.enable_schedule(Schedule("tocsin-digest", "DISABLED"))
     assert watch.schedules()[0].state == "ENABLED"
 
@@ -253,11 +253,33 @@ def test_its_own_events_travel_like_any_other(table: Table) -> None:
     assert ces.ruling_time(sent) == NOW
 
 
+def no_letters(name: str) -> DeadLetters:
+    raise AssertionError(f"nobody asked for the dead letters of {name}")
+
+
+def test_a_replay_takes_what_was_sent_before_it_and_leaves_what_it_sent_itself(table: Table) -> None:
+    sqs = boto3.client("sqs")
+    source, dead = make_queue("score"), make_queue("score-dead")
+    arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": "5"})
+    sqs.set_queue_attributes(QueueUrl=source, Attributes={"RedrivePolicy": policy})
+    for n in range(12):
+        sqs.send_message(QueueUrl=dead, MessageBody=f"letter {n}")
+    repairs = StackRepairs({}, Queue(None, ""), Leases(table), boto3.client, lambda _: DeadLetters(sqs, source))
+    far, long_ago = clock.now_ms() + clock.MINUTE, clock.now_ms() - clock.MINUTE
+    assert repairs.replay("score", 100, long_ago) == 0, "all of them were sent since"
+    assert DeadLetters(sqs, source).depth() == 12
+    assert repairs.replay("score", 5, far) == 5
+    assert repairs.replay("score", 100, far) == 7
+    assert repairs.replay("score", 100, far) == 0
+    assert Queue(sqs, source).attributes()["visible"] == 12
+
+
 def test_ticks_and_wakes_are_messages_their_consumers_know() -> None:
     sqs = boto3.client("sqs")
     relay, correlate = Queue(sqs, make_queue("relay")), Queue(sqs, make_queue("correlate"))
     service = Service()
-    repairs = StackRepairs({"relay": relay}, correlate, None, lambda name: service)  # type: ignore[arg-type]
+    repairs = StackRepairs({"relay": relay}, correlate, None, lambda name: service, no_letters)  # type: ignore[arg-type]
     repairs.tick("relay", [0, 5], NOW)
     repairs.wake("shop")
     repairs.enable_mapping(SourceMapping("score", "u1", "Disabled"))

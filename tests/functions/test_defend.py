@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from functions.defend import handler as function
 from tests.support import api_fakes
 from tests.support.api_fakes import OTHER, caller, request
 from tests.support.defense_fakes import sample_defense
+from tests.support.ingest_fakes import MemoryMarks, MemoryOutbound
 
 from tocsin import wiring
 from tocsin.access.principals import Principal
@@ -18,7 +21,10 @@ from tocsin.api import defense
 from tocsin.api.ports import DefenseRooms
 from tocsin.kernel.errors import Refusal
 from tocsin.kernel.http import Answer, Request
+from tocsin.kernel.ids import event_id
 from tocsin.routes import EXAMPLE_INCIDENT, EXAMPLE_MITIGATION, EXAMPLE_QUARANTINE, ROUTES, Example, Route
+from tocsin.signals import events
+from tocsin.signals.intake import Intake
 
 SAMPLES = sorted((Path(__file__).resolve().parents[2] / "events" / "defend").glob("*.json"))
 OWN = [route for route in ROUTES if route.function == "defend"]
@@ -123,6 +129,16 @@ def test_telemetry_that_is_refused_makes_no_plan(rooms: DefenseRooms) -> None:
     answer = send(rooms, "POST", "/v1/defend", body={"id": "e-1", "source": "s"})
     assert (answer.status, answer.error and answer.error["code"]) == (400, "ERR_SCHEMA")
     assert len(send(rooms, "GET", "/v1/mitigations").data["items"]) == 1
+
+
+def test_what_is_known_and_gone_makes_no_plan(rooms: DefenseRooms) -> None:
+    event = next(route for route in OWN if route.operation_id == "defend").examples[0].body
+    sent = events.validate(dict(event))
+    digest = hashlib.sha256(events.sent_bytes(sent)).digest()[:16].hex()
+    marks = MemoryMarks()
+    marks.known[event_id(api_fakes.PROJECT, "ids", "ids-981")] = (digest, True)
+    known = Intake(MemoryOutbound(), marks=marks, protect=lambda project, one: dict(one), now=lambda: api_fakes.NOW)
+    assert refusal(replace(rooms, intake=known), "POST", "/v1/defend", body=event).code == "ERR_NOT_FOUND"
 
 
 def test_no_key_is_no_entry(rooms: DefenseRooms) -> None:

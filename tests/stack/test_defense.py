@@ -135,6 +135,7 @@ def statuses(mitigation: Json) -> list[tuple[str, str]]:
 def test_the_way_of_an_attack_from_an_event_to_its_proof(deployed: Deployed, tmp_path: Path) -> None:
     """Golden path: event, score, incident, mitigation with certificates, quarantine, journal, mail, webhook."""
     project, key = deployed.new_project()
+    reader = deployed.new_key(project, "decisions:read")
     receiver = Receiver(deployed.contract["receiver"])
     try:
         hook = f"/{project}"
@@ -171,6 +172,12 @@ def test_the_way_of_an_attack_from_an_event_to_its_proof(deployed: Deployed, tmp
         assert (again.status, again.body["data"]["mitigation"]["id"]) == (200, made["id"])
         assert again.body["data"]["telemetry"]["duplicates"] == 1
         assert checked(deployed, key, made, tmp_path) == 8
+
+        # The decisions are kept with all others, where they are proved again.
+        kept = made["plan"]["steps"][0]["decision_id"]
+        reply = deployed.call("GET", f"/v1/decisions/{kept}/certificate?form=short", key=reader)
+        assert reply.status == 200, reply
+        assert reply.body["data"]["certificates"][0]["certificate"]["receipt"]["decision"]["name"] == "quarantine"
 
         # The session is kept out.
         (held,) = deployed.get("/v1/quarantines", key)["items"]

@@ -25,11 +25,12 @@ OPERATIONS = {
     for method, operation in item.items()
 }
 BY_ID = {route.operation_id: route for route in ROUTES}
-#: Addresses of senders answer in their dialects, with statuses of their own: test_connect.py attacks them.
+#: Addresses of senders answer in their dialects, with statuses of their own: test_connect.py attacks them. What is
+#: switched off answers so to everybody: test_defense.py switches it on.
 KEYED = [
     pytest.param(BY_ID[name], path, id=f"{method} {path}")
     for name, (method, shown, operation) in OPERATIONS.items()
-    if operation.get("security") != [] and BY_ID[name].function != "connect"
+    if operation.get("security") != [] and BY_ID[name].function != "connect" and not BY_ID[name].flag
     for path in (shown, *BY_ID[name].aliases)
 ]
 WITH_ID = [one for one in KEYED if "{id}" in str(one.values[1])]
@@ -100,7 +101,10 @@ def owned(deployed: Deployed) -> Owned:
         for n, name in enumerate(("mail", "mail", "search"))
     ]
     items = deployed.send(key, events)
-    eventually(lambda: deployed.settled(project, 3))
+    flood = {"id": "e-3", "source": "s", "type": "flood.events", "title": "too many", "severity_raw": "error"}
+    flood |= {"entity": {"type": "source", "id": "scanner"}}
+    mitigation = deployed.made("/v1/defend", flood, key)["mitigation"]
+    eventually(lambda: deployed.settled(project, 4))
     eventually(lambda: len(deployed.get("/v1/notifications?decision=withheld", key)["items"]) >= 2)
     other = deployed.new_key(project, *EVERYTHING)  # in other hands, so that its requests may be approved
     asked = {"request": {"method": "DELETE", "path": "/v1/keys/key_x"}}
@@ -115,6 +119,8 @@ def owned(deployed: Deployed) -> Owned:
         "other incident": deployed.get("/v1/events/e-2", key)["incident_id"],
         "channel": channel["id"],
         "entry": str(entry(deployed, key)),
+        "mitigation": mitigation["id"],
+        "quarantine": deployed.get("/v1/quarantines", key)["items"][0]["id"],
         "contract": deployed.made("/v1/contracts", CONTRACT, key)["contract"]["name"],
         "decision": deployed.call("POST", "/v1/route", ASKED, key=key).body["data"]["decision_id"],
     }

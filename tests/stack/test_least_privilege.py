@@ -65,7 +65,10 @@ UNUSED: dict[str, str] = {
     "supervise RepairMappings lambda:UpdateEventSourceMapping": "the emulator serves this call without asking",
     "supervise RepairSchedules events:EnableRule": "a schedule that somebody switched off",
     "supervise Table dynamodb:DeleteItem": "the lease of a worker that holds it for too long",
-    "supervise TickAndWake sqs:SendMessage": "workers that were silent are ticked, each by its own queue",
+    "supervise TickWakeReplay sqs:SendMessage": "silent workers are ticked, dead letters sent back, each by its queue",
+    "supervise TakeDeadLetters sqs:*": "dead letters are sent back; the tests leave some in few queues",
+    "defend ClaimCheck s3:PutObject": "telemetry larger than a message",
+    "defend ReadSegments s3:GetObject": "events of a large commit",
 }
 
 

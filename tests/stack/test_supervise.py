@@ -7,8 +7,12 @@ so that running this file again and again is not taken for a target that flaps.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +23,7 @@ from tools.cli.__main__ import tocsin as command_line
 
 from tocsin.aws import keys as table_keys
 from tocsin.aws.documents import CalibrationDocuments, Documents, TopologyDocuments
+from tocsin.defense.ports import Memory
 from tocsin.kernel import clock, envelope, ids
 from tocsin.kernel.envelope import Envelope
 from tocsin.kernel.errors import Retry
@@ -28,6 +33,7 @@ from tocsin.signals.scorer import ScoreWorker
 pytestmark = pytest.mark.stack
 
 Json = dict[str, Any]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +85,7 @@ def test_disabled_mappings_are_enabled_again_within_ten_seconds_and_nothing_is_l
     for name in names:
         record = eventually(lambda name=name: healed(deployed, f"mapping {name}", broken_at))
         assert (record["finding"], record["action"], record["attempts"]) == ("disabled", "enable", 1)
+        assert (record["decision"]["healer"], record["detected_after_ms"] < 10_000) == ("enable", True)
         event = eventually(lambda name=name, record=record: told(deployed, name, record))
         assert event["tags"]["outcome"] == "repaired"
         incident = deployed.get(f"/v1/incidents/{event['incident_id']}", key)
@@ -96,6 +103,14 @@ def told(deployed: Deployed, name: str, record: Json) -> Json | None:
 
 
 # --- dead letters
+
+
+@pytest.fixture
+def left_alone(deployed: Deployed) -> None:
+    """The supervisor takes the score queue's dead letters for sent back already, and leaves them to this test."""
+    spent = Memory(spent={"dead-letters score": clock.now_ms()})
+    row = {"memory": json.dumps(asdict(spent)), "version": 1, "until": 0}
+    deployed.table.put(table_keys.watch("supervisor"), row)
 
 
 @pytest.fixture
@@ -132,7 +147,7 @@ def sealed(deployed: Deployed, owner: str, *sender_ids: str, **changes: Any) -> 
 
 
 def test_poison_ends_in_the_dead_letters_while_its_neighbours_are_stored(
-    deployed: Deployed, impatient: Callable[[list[str]], None]
+    deployed: Deployed, impatient: Callable[[list[str]], None], left_alone: None
 ) -> None:
     before = deployed.depth()
     project, _ = deployed.new_project()
@@ -164,8 +179,81 @@ def test_poison_ends_in_the_dead_letters_while_its_neighbours_are_stored(
     assert [line.split() for line in command("dead-letters", "list").splitlines()].count(["score", "7"]) == 1
 
 
+def test_dead_letters_are_sent_back_once_by_decision_and_what_fails_again_stays_and_pages(
+    deployed: Deployed, impatient: Callable[[list[str]], None], tmp_path: Path
+) -> None:
+    project, _ = deployed.new_project()
+    sqs, dead = deployed.client("sqs"), deployed.outputs["ScoreDeadLettersUrl"]
+    parked_at = clock.now_ms()
+    sqs.send_message_batch(
+        QueueUrl=dead,
+        Entries=[
+            {"Id": "good", "MessageBody": sealed(deployed, project, "parked-1")},
+            {"Id": "poison", "MessageBody": "poison"},
+        ],
+    )
+    record = eventually(lambda: healings(deployed, "dead-letters score", parked_at), within_s=20)[-1]
+    assert (record["finding"], record["decision"]["healer"]) == ("parked", "replay")
+    assert clock.parse_rfc3339(record["at"]) - parked_at < 10_000, "found within ten seconds"
+    files = []
+    for name in ("snapshot", "health", "certificate"):
+        (tmp_path / name).write_text(record["decision"][name], "utf-8")
+        files.append(str(tmp_path / name))
+    checker = [sys.executable, str(ROOT / "tools/checker.py"), *files]
+    assert subprocess.run(checker, capture_output=True, check=False).returncode == 0
+    eventually(lambda: deployed.settled(project, 1))
+    paged = eventually(
+        lambda: [one for one in healings(deployed, "dead-letters score", parked_at) if one["outcome"] == "paged"],
+        within_s=60,
+    )
+    assert paged[0]["decision"]["healer"] == "page"
+    assert deployed.depth("ScoreDeadLettersUrl") == 1
+    assert deployed.stored(project) == 1
+
+
+@pytest.fixture
+def unwatched(deployed: Deployed) -> None:
+    """The supervisor's memory is in other hands for half a minute, so that it repairs nothing meanwhile."""
+    key = table_keys.watch("supervisor")
+    idle = eventually(lambda: (row := deployed.table.get(key)) and row["until"] == 0 and row)
+    held = {"memory": idle["memory"], "version": idle["version"] + 1, "until": clock.now_ms() + 30_000}
+    deployed.table.put(key, held, condition="version = :was", was=idle["version"])
+
+
+def test_what_a_killed_worker_held_runs_again_within_its_visibility_timeout_and_five_seconds(
+    deployed: Deployed, unwatched: None
+) -> None:
+    """Whoever takes a message and dies looks like this test to the queue: it takes one and says no more."""
+    project, _ = deployed.new_project()
+    sqs, queue = deployed.client("sqs"), deployed.outputs["ScoreQueueUrl"]
+    held_s = 4
+    switch(deployed, "score", False)
+    try:
+        eventually(lambda: mapping(deployed, "score")["State"] == "Disabled")
+        sqs.send_message(QueueUrl=queue, MessageBody=sealed(deployed, project, "orphan-1"))
+        taken = sqs.receive_message(QueueUrl=queue, VisibilityTimeout=held_s, MaxNumberOfMessages=10)["Messages"]
+        taken_at = clock.now_ms()
+    finally:
+        switch(deployed, "score", True)
+    assert any(project in one["Body"] for one in taken)
+    eventually(lambda: deployed.settled(project, 1))
+    (entry,) = deployed.ledger.read(project, 1, 10)
+    assert 1_000 * (held_s - 1) <= entry.committed_at - taken_at <= 1_000 * (held_s + 5)
+
+
+def test_a_stuck_lease_is_released_within_ten_seconds(deployed: Deployed) -> None:
+    """A worker that took a lease and was killed: its claim ends, and nobody gives it back."""
+    now = clock.now_ms()
+    deployed.table.put(table_keys.lease("of-the-test"), {"holder": "gone", "until": now - 2_000, "version": 1})
+    record = eventually(lambda: healings(deployed, "lease of-the-test", now), within_s=20)[0]
+    assert (record["action"], record["decision"]["healer"]) == ("release", "release")
+    assert record["detected_after_ms"] < 10_000
+    eventually(lambda: deployed.table.get(table_keys.lease("of-the-test")) is None)
+    assert clock.parse_rfc3339(record["at"]) - now < 10_000
+
+
 def test_a_dead_letter_that_was_good_is_replayed_once_and_the_replay_is_on_record(
-    deployed: Deployed, impatient: Callable[[list[str]], None]
+    deployed: Deployed, impatient: Callable[[list[str]], None], left_alone: None
 ) -> None:
     before = deployed.depth()
     project, key = deployed.new_project()

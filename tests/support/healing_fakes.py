@@ -23,6 +23,8 @@ class World:
         self.rules = {"digest": "ENABLED", "supervise": "ENABLED", "facts": "ENABLED"}
         self.depths = {name: Depth(0, 0) for name in QUEUES}
         self.dead = {name: Depth(0, 0) for name in QUEUES}
+        #: Dead letters that were never sent back, by queue.
+        self.parked_before: dict[str, int] = {}
         self.last: dict[str, int] = {}
         self.projects: list[Lag] = []
         self.held: list[Lease] = []
@@ -98,6 +100,15 @@ class World:
         if self.curable:
             self.held.remove(lease)
         return True
+
+    def replay(self, queue: str, limit: int, before: int) -> int:
+        self._ask("replay")
+        fit = min(limit, self.parked_before.get(queue, 0))
+        self.done.append(("replay", queue))
+        self.parked_before[queue] = self.parked_before.get(queue, 0) - fit
+        held = self.dead[queue].visible
+        self.dead[queue] = Depth(held - fit if self.curable else held, 0)
+        return fit
 
     # MemoryStore
     def take(self, now: int) -> Memory | None:

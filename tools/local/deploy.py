@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def parameters(home: Home) -> dict[str, str]:
         "EgressAllow": home.receiver,
         "Endpoint": home.endpoint,
         "MailFrom": MAIL_FROM,
+        "EnableSentinelRed": "true" if os.environ.get("ENABLE_SENTINELRED") in ("1", "true") else "false",
         **({"JournalKeySpec": "ECC_NIST_P256"} if home.target == "localstack" else {}),
     }
 

@@ -84,6 +84,8 @@ def _facts(call: Call, rooms: DefenseRooms) -> tuple[Answer, Facts | None]:
     fresh = {one["event_id"] for one in queued}
     stored = [rooms.events.get(call.project, name) for name in dict.fromkeys(known) if name not in fresh]
     events = [*rooms.preview(call.project, queued), *(one for one in stored if one is not None)]
+    if not events:
+        raise Refusal("ERR_NOT_FOUND", "What was sent was stored once and is gone by now.")
     return taken, facts_of({"event_ids": sorted(one["event_id"] for one in events)}, events)
 
 

@@ -928,6 +928,7 @@ class NoticeTold(Shape):
     """One decision and the notification that came of it; the proof as in a certificate's answer."""
 
     by: str | None
+    decision_id: str
     notification: dict[str, Any] | None
     certificate: str
     snapshot: str

@@ -92,13 +92,16 @@ class DeadLetters:
         limit: int,
         per_second: float = 50.0,
         pause: Callable[[float], None] = time.sleep,
+        sent_before: int | None = None,
     ) -> int:
         """Send up to `limit` messages back to their queue, at most `per_second` of them; returns how many
-        were sent.
+        were sent. With `sent_before` (Unix ms) only those that their sender had sent by then: a replay sends anew, so
+        what it sent is not among them.
         """
         sent = 0
         for page in self._pages(limit, _REPLAY_S):
-            taken = self._send_back(page)
+            wanted = [one for one in page if sent_before is None or _sent_at(one) < sent_before]
+            taken = self._send_back(wanted) if wanted else set()
             sent += len(taken)
             self._let_go([one for one in page if one["MessageId"] not in taken])
             if len(taken) < len(page):
@@ -150,7 +153,7 @@ class DeadLetters:
         kind, project, trace_id, reason = _read(message["Body"], self._key)
         return DeadLetter(
             message_id=message["MessageId"],
-            sent_at=int(attributes.get("SentTimestamp", 0)),
+            sent_at=_sent_at(message),
             receives=int(attributes.get("ApproximateReceiveCount", 0)),
             bytes=len(message["Body"].encode("utf-8")),
             kind=kind,
@@ -158,6 +161,11 @@ class DeadLetters:
             trace_id=trace_id,
             reason=reason,
         )
+
+
+def _sent_at(message: dict[str, Any]) -> int:
+    """When a message was first sent, Unix ms; becoming a dead letter does not change it."""
+    return int(message.get("Attributes", {}).get("SentTimestamp", 0))
 
 
 def _read(body: str, key: bytes | None) -> tuple[str, str, str, str]:

@@ -14,6 +14,7 @@ from tocsin.aws.outbox import outbox_writes
 from tocsin.aws.rows import open_row, seal_row
 from tocsin.aws.table import ConditionFailed, Row, Table, Update, Write
 from tocsin.decisions.ports import SnapshotStore
+from tocsin.decisions.snapshots import Snapshot
 from tocsin.defense import plans
 from tocsin.defense.mitigations import Effect, Mitigation, batch_of
 from tocsin.defense.plans import Planned
@@ -127,7 +128,7 @@ class DynamoMitigations:
         """Put the responders' snapshot where decisions of the project are derived from, once per process."""
         snapshot = plans.engine().snapshot
         if (project, snapshot.name) not in self._kept:
-            self._objects(project).create(f"snapshot/{snapshot.name}", canonical_json(snapshot.document()))
+            keep_snapshot(self._objects(project), snapshot)
             self._kept.add((project, snapshot.name))
 
     def _write(self, made: Mitigation, condition: str, **values: Any) -> Write:
@@ -182,6 +183,11 @@ class DynamoMitigations:
             change = ("release", held)
         write, left = self._quarantines.write(project, after, version, change, now)
         return [write], [left]
+
+
+def keep_snapshot(objects: SnapshotStore, snapshot: Snapshot) -> None:
+    """Put a snapshot where certificates of the project's decisions are derived from; again is harmless."""
+    objects.create(f"snapshot/{snapshot.name}", canonical_json(snapshot.document()))
 
 
 def _each_row_once(writes: Sequence[Write]) -> list[Write]:

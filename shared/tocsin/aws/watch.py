@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from tocsin.api.ports import Page
 from tocsin.aws import evidence, keys
-from tocsin.aws.dead_letters import dead_letter_url
+from tocsin.aws.dead_letters import DeadLetters, dead_letter_url
 from tocsin.aws.outbox import outbox_writes
 from tocsin.aws.queues import Queue, SealedQueue
 from tocsin.aws.table import ConditionFailed, Table
@@ -133,11 +133,19 @@ class StackWatch:
 
 
 class StackRepairs:
-    """What may be done; implements Repairs. `ticked` are the queues that take ticks, by name."""
+    """What may be done; implements Repairs. `ticked` are the queues that take ticks, by name; `letters` gives the dead
+    letters of a queue.
+    """
 
     def __init__(
-        self, ticked: Mapping[str, Queue], correlate: Queue, leases: Leases, client: Callable[[str], Any]
+        self,
+        ticked: Mapping[str, Queue],
+        correlate: Queue,
+        leases: Leases,
+        client: Callable[[str], Any],
+        letters: Callable[[str], DeadLetters],
     ) -> None:
+        self._letters = letters
         self._ticked = ticked
         self._correlate = correlate
         self._leases = leases
@@ -161,6 +169,10 @@ class StackRepairs:
 
     def release(self, lease: Lease) -> bool:
         return self._leases.release(lease)
+
+    def replay(self, queue: str, limit: int, before: int) -> int:
+        with _answered(f"dead letters of {queue}"):
+            return self._letters(queue).replay(limit, sent_before=before)
 
 
 class Leases:

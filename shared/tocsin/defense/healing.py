@@ -1,9 +1,11 @@
 """The supervisor: looks at everything that can stop quietly, repairs what it safely can, and asks people for
 the rest.
 
-An explicit state (a mapping says Disabled) is acted on at first sight. What is judged from measurements must
-be bad in 3 of the last 5 looks. Each target gets at most 3 repairs in 10 minutes, then people are told
-instead. A look that fails says nothing about its target: it is never a reason to repair.
+An explicit state (a mapping says Disabled, a dead-letter queue holds something) is acted on at first sight. What is
+judged from measurements must be bad in 3 of the last 5 looks. Who helps is a decision with a certificate
+(tocsin.defense.repairing). Each target gets at most 3 repairs in 10 minutes, then people are told instead; dead letters
+are sent back once, and what comes back stays. A look that fails says nothing about its target: it is never a reason to
+repair.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from tocsin.defense.ports import (
     Repairs,
     Surroundings,
 )
+from tocsin.defense.repairing import PAGE, Choice, choose, healers
 from tocsin.kernel import clock
 from tocsin.kernel.errors import Retry
 from tocsin.kernel.ids import new_id
@@ -37,6 +40,8 @@ TICKED: Final = ("relay", "supervise")
 #: Workers that are woken by a tick when they are silent.
 WOKEN: Final = ("relay", "seal")
 _FORGET_MS: Final = clock.DAY
+#: Dead letters of one queue that one run sends back.
+REPLAYED: Final = 100
 
 
 def is_stale(message: Mapping[str, Any], now: int) -> bool:
@@ -60,7 +65,7 @@ class Policy:
     depth_every_ms: int = 15 * clock.SECOND
     lag_ms: int = 10 * clock.SECOND
     stall_ms: int = 30 * clock.SECOND
-    lease_grace_ms: int = clock.MINUTE
+    lease_grace_ms: int = 3 * clock.SECOND
     projects: int = 200
     silence_ms: Mapping[str, int] = field(
         default_factory=lambda: {
@@ -178,11 +183,11 @@ class Supervisor:
             "workers": partial(self._workers, now),
             "projects": partial(self._projects, memory, now),
             "leases": partial(self._leases, memory, now),
+            "dead letters": partial(self._dead_letters, memory, now),
         }
         if now - memory.depth_at >= self._policy.depth_every_ms:
             memory.depth_at = now
             probes["queues"] = partial(self._queues, memory, now)
-            probes["dead letters"] = partial(self._dead_letters, memory)
         whole = Look()
         for name, probe in probes.items():
             target = f"probe {name}"
@@ -328,16 +333,19 @@ class Supervisor:
                 look.findings.append(Finding(target, "stalled", text, "error", since=since))
         return look
 
-    def _dead_letters(self, memory: Memory) -> Look:
+    def _dead_letters(self, memory: Memory, now: int) -> Look:
         look = Look()
         for name, depth in self._around.dead_letters().items():
             target = f"dead-letters {name}"
             look.seen.add(target)
             held = depth.visible + depth.in_flight
-            if self._bad(memory, target, held > 0) and held:
+            if held:
                 level = sum(held >= one for one in PARKED_LEVELS)
                 text = f"{name} gave up {held} messages; see tocsin dead-letters list {name}"
-                look.findings.append(Finding(target, "parked", text, "error", level=level))
+                # What was given up after the first replay began is what that replay sent, or as bad.
+                before = memory.replayed.get(target, now)
+                replay = partial(self._repairs.replay, name, REPLAYED, before)
+                look.findings.append(Finding(target, "parked", text, "error", None, "replay", replay, level=level))
         return look
 
     # acting
@@ -347,26 +355,39 @@ class Supervisor:
             episode = memory.open[finding.target] = _episode(finding, now)
         episode["seen_at"] = now
         recent = memory.repairs.get(finding.target, [])
-        if finding.repair is None or len(recent) >= self._policy.repairs:
+        spent = len(recent) >= self._policy.repairs or finding.target in memory.spent
+        episode["down"] = {} if finding.action == PAGE or not spent else {finding.action: "spent"}
+        episode["hand"] = PAGE if finding.repair is None else finding.action
+        healer = _choice(episode).healer
+        if healer == PAGE:
             self._page(memory, episode, finding, now, report)
         elif not recent or now - recent[-1] >= finding.settle_ms:
             memory.repairs[finding.target] = [*recent, now]
-            self._repair(episode, finding, report)
+            self._repair(memory, episode, finding, now, report)
         self._tell(episode, finding, now, report)
 
-    def _repair(self, episode: Json, finding: Finding, report: Report) -> None:
+    def _record(self, episode: Json) -> None:
+        """Keep the episode's record with the certificate of its last decision, which memory need not hold."""
+        self._log.record({**episode["record"], "decision": _choice(episode).proof()})
+
+    def _repair(self, memory: Memory, episode: Json, finding: Finding, now: int, report: Report) -> None:
         record = episode["record"]
         record["attempts"] += 1
         try:
             assert finding.repair is not None
-            finding.repair()
+            done = finding.repair()
         except Retry as error:
             record["outcome"], record["reason"] = "failed", error.reason
         else:
             record["outcome"] = "repaired"
             record.pop("reason", None)
             report.repaired += 1
-        self._log.record(record)
+            if finding.action == "replay":
+                memory.replayed.setdefault(finding.target, now)
+                record["text"] = f"{finding.text}; {done} were sent back, once"
+                if not done:
+                    memory.spent[finding.target] = now
+        self._record(episode)
 
     def _page(self, memory: Memory, episode: Json, finding: Finding, now: int, report: Report) -> None:
         """Tell people, once per episode and level; a target that flaps is told of once per window."""
@@ -380,8 +401,8 @@ class Supervisor:
             record["text"] += f"; {record['attempts']} repairs did not last"
         elif finding.repair is not None:
             record["text"] += "; it was repaired too often lately"
-        record["outcome"], record["action"] = "paged", "page"
-        self._log.record(record)
+        record["outcome"], record["action"] = "paged", PAGE
+        self._record(episode)
         if finding.level == 1 and told_at is not None and now - told_at < self._policy.window_ms:
             episode["told"] = finding.level
             return
@@ -410,10 +431,11 @@ class Supervisor:
         wrong = {finding.target for finding in look.findings}
         for target in [one for one in memory.open if one in look.seen and one not in wrong]:
             episode = memory.open.pop(target)
-            record = episode["record"] | {"healed_at": clock.rfc3339(now)}
+            record = episode["record"]
+            record["healed_at"] = clock.rfc3339(now)
             record["outcome"] = "healed" if record["outcome"] in ("repaired", "failed") else "cleared"
             record["healed_after_ms"] = now - episode["at"]
-            self._log.record(record)
+            self._record(episode)
             report.healed += 1
             if episode["told"]:
                 text = f"{target} is well again"
@@ -428,8 +450,18 @@ class Supervisor:
         memory.samples = {name: samples for name, samples in memory.samples.items() if any(samples)}
         memory.repairs = _kept({name: [at for at in times if at > first] for name, times in memory.repairs.items()})
         memory.paged = {name: at for name, at in memory.paged.items() if at > first}
+        memory.replayed = {name: at for name, at in memory.replayed.items() if now - at < _FORGET_MS}
+        memory.spent = {name: at for name, at in memory.spent.items() if now - at < _FORGET_MS}
         memory.numbers = {name: n for name, n in memory.numbers.items() if n}
         memory.open = {name: one for name, one in memory.open.items() if now - one["seen_at"] < _FORGET_MS}
+
+
+def _choice(episode: Json) -> Choice:
+    """Who helps: of all healers only the one that has a hand on this target, while it is not spent, and people."""
+    record = episode["record"]
+    hand, down = episode.get("hand", PAGE), episode.get("down", {})
+    unable = {name: "unable" for name in healers() if name not in (hand, PAGE)}
+    return choose(record["target"].partition(" ")[0], record["finding"], {**unable, **down})
 
 
 def _kept(lists: Mapping[str, list[int]]) -> dict[str, list[int]]:
@@ -456,6 +488,8 @@ def _episode(finding: Finding, now: int) -> Json:
         "paged": 0,
         "told": 0,
         "severity": finding.severity,
+        "hand": PAGE,
+        "down": {},
         "record": record,
     }
 

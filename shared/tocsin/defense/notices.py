@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from tocsin.decisions import certificates, contracts, routing
+from tocsin.decisions.ports import Decided, decision_ids
 from tocsin.decisions.routing import Engine, Health
 from tocsin.defense.mitigations import Mitigation
 from tocsin.defense.plans import engine_of
@@ -19,6 +20,7 @@ from tocsin.defense.ports import Json
 from tocsin.delivery.model import NOTICE, Channel, NotificationRecord
 from tocsin.delivery.ports import ChannelStore
 from tocsin.kernel import clock
+from tocsin.kernel.ids import new_id
 
 #: Kinds of channels, and what a notice over one costs (pUSD), takes (µs) and how often it fails (ppb), as declared.
 PROMISES: Final = {
@@ -57,6 +59,7 @@ class Told:
     """
 
     by: str
+    decision_id: str
     proof: Json
     record: NotificationRecord | None
 
@@ -68,7 +71,7 @@ class Told:
             "decision": self.record.decision,
             "reason": self.record.detail or self.record.reason,
         }
-        return {"by": self.by or None, "notification": chosen, **self.proof}
+        return {"by": self.by or None, "decision_id": self.decision_id, "notification": chosen, **self.proof}
 
 
 def engine_for(channels: Sequence[Channel]) -> tuple[Engine, Health]:
@@ -94,23 +97,39 @@ def engine_for(channels: Sequence[Channel]) -> tuple[Engine, Health]:
     return engine_of(offered), Health(0, down)
 
 
+class Keep(Protocol):
+    """Port: keeps decisions where their certificates are derived from."""
+
+    def __call__(self, project: str, batch_id: str, engine: Engine, decided: Sequence[Decided], health: Health) -> None:
+        """Keep decisions that were made together by one snapshot and one health document."""
+
+
 class Notices:
-    """Chooses and posts. `post` claims a record and leaves its delivery to the outbox."""
+    """Chooses and posts. `post` claims a record and leaves its delivery to the outbox; `keep` keeps the decisions."""
 
     def __init__(
-        self, channels: ChannelStore, post: Callable[[NotificationRecord, Channel], NotificationRecord]
+        self,
+        channels: ChannelStore,
+        post: Callable[[NotificationRecord, Channel], NotificationRecord],
+        keep: Keep = lambda *_: None,
     ) -> None:
-        self._channels, self._post = channels, post
+        self._channels, self._post, self._keep = channels, post, keep
 
     def send(self, notice: Notice, now: int) -> list[Told]:
         """Tell whom the decisions name; again, under the same `about` and `seq`, is the same notification."""
         channels = self._channels.get_all(notice.project)
         engine, health = engine_for(channels)
         by_id = {channel.id: channel for channel in channels}
+        kinds = notice.by or ("",)
+        requests = [self._request(notice, kind) for kind in kinds]
+        receipts = [engine.decide(request, health) for request in requests]
+        batch = new_id("dec", now)
+        decided = [Decided(one.document(), request.document) for one, request in zip(receipts, requests, strict=True)]
+        self._keep(notice.project, batch, engine, decided, health)
         told: list[Told] = []
-        for kind in notice.by or ("",):
-            request = self._request(notice, kind)
-            receipt = engine.decide(request, health)
+        for name, kind, request, receipt in zip(
+            decision_ids(batch, len(kinds)), kinds, requests, receipts, strict=True
+        ):
             record = None
             if receipt.decision is not None:
                 channel = by_id[receipt.decision.name]
@@ -120,7 +139,7 @@ class Notices:
                 "snapshot": certificates.context(engine, "short").decode(),
                 "health": certificates.health_document(health).decode(),
             }
-            told.append(Told(kind, proof, record))
+            told.append(Told(kind, name, proof, record))
         return told
 
     @staticmethod

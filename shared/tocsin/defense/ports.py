@@ -117,6 +117,12 @@ class Repairs(Protocol):
         """Free a lease unless it moved since it was seen; False when it did."""
         ...
 
+    def replay(self, queue: str, limit: int, before: int) -> int:
+        """Send up to `limit` of a queue's dead letters back that were first sent before `before` (Unix ms), in bounded
+        batches; how many were. 0 says that none of those is left.
+        """
+        ...
+
 
 @dataclass(slots=True)
 class Memory:
@@ -131,6 +137,8 @@ class Memory:
     numbers: dict[str, int] = field(default_factory=dict)
     repairs: dict[str, list[int]] = field(default_factory=dict)
     paged: dict[str, int] = field(default_factory=dict)
+    replayed: dict[str, int] = field(default_factory=dict)
+    spent: dict[str, int] = field(default_factory=dict)
     open: dict[str, Json] = field(default_factory=dict)
 
 

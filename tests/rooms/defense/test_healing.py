@@ -5,16 +5,20 @@ do.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import asdict
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.healing_fakes import QUEUES, World
-from tocsin.defense.healing import STALE_TICK_MS, Policy, Supervisor, is_stale
+from tocsin.defense.healing import REPLAYED, STALE_TICK_MS, Policy, Supervisor, is_stale
 from tocsin.defense.ports import Depth, Lag, Lease, Memory
+from tocsin.defense.repairing import choose, healers
 from tocsin.kernel import clock, ids
 from tocsin.kernel.errors import Retry
 from tocsin.signals import events as ces
@@ -204,10 +208,10 @@ def test_a_worker_that_never_ran_is_not_judged(watch: Watch) -> None:
 
 
 def test_a_lease_is_released_only_after_its_end_and_some_grace(watch: Watch) -> None:
-    watch.world.held = [Lease("relay", "worker-1", START, 7)]
-    watch.run(12)
+    watch.world.held = [Lease("relay", "worker-1", START - 2_000, 7)]
+    watch.run()
     assert watch.world.done == []
-    watch.run(3)
+    watch.run(2)
     assert watch.world.done == [("release", "relay")]
     assert watch.outcomes() == [("lease relay", "healed")]
 
@@ -232,7 +236,72 @@ def test_a_busy_queue_is_not_stalled(watch: Watch) -> None:
     assert watch.outcomes() == []
 
 
+def test_dead_letters_are_sent_back_once_and_what_comes_back_stays_for_people(watch: Watch) -> None:
+    watch.world.dead["score"], watch.world.parked_before["score"] = Depth(3, 0), 3
+    watch.run()
+    (record,) = watch.world.healings.values()
+    assert (record["action"], record["outcome"]) == ("replay", "repaired")
+    assert "3 were sent back" in record["text"]
+    watch.run()
+    assert watch.outcomes() == [("dead-letters score", "healed")]
+    watch.world.dead["score"] = Depth(2, 0)  # two were given up again
+    watch.run(200)
+    assert watch.world.done == [("replay", "score")] * 2, "the second time there is nothing left to send back"
+    assert watch.outcomes()[-1] == ("dead-letters score", "paged")
+    assert watch.world.dead["score"].visible == 2
+    assert watch.world.events[-1]["severity_raw"] == "critical"
+
+
+def test_a_replay_is_bounded_whatever_lies_there(watch: Watch) -> None:
+    watch.world.dead["score"], watch.world.parked_before["score"] = Depth(1_000, 0), 1_000
+    watch.run(20)
+    assert watch.world.dead["score"].visible == 1_000 - 3 * REPLAYED
+    assert watch.outcomes()[-1] == ("dead-letters score", "paged")
+
+
+@pytest.mark.parametrize(
+    ("kind", "finding", "hand", "spent", "healer"),
+    [
+        ("mapping", "disabled", "enable", False, "enable"),
+        ("mapping", "disabled", "enable", True, "page"),
+        ("mapping", "missing", "page", False, "page"),
+        ("schedule", "disabled", "enable", False, "enable"),
+        ("worker", "silent", "tick", False, "tick"),
+        ("worker", "silent", "page", False, "page"),
+        ("project", "behind", "wake", False, "wake"),
+        ("lease", "stuck", "release", False, "release"),
+        ("dead-letters", "parked", "replay", False, "replay"),
+        ("dead-letters", "parked", "replay", True, "page"),
+        ("queue", "stalled", "page", False, "page"),
+        ("probe", "unreadable", "page", False, "page"),
+    ],
+)
+def test_who_heals_is_a_decision_that_strangers_can_check(
+    kind: str, finding: str, hand: str, spent: bool, healer: str, tmp_path: Path
+) -> None:
+    down = {name: "unable" for name in healers() if name not in (hand, "page")} | ({hand: "spent"} if spent else {})
+    choice = choose(kind, finding, down)
+    assert choice.healer == healer
+    proof = choice.proof()
+    files = []
+    for name in ("snapshot", "health", "certificate"):
+        (tmp_path / name).write_text(proof[name], "utf-8")
+        files.append(str(tmp_path / name))
+    run = subprocess.run([sys.executable, "tools/checker.py", *files], capture_output=True, text=True, check=False)
+    assert run.stdout.startswith("VERIFIED"), run.stdout + run.stderr
+    assert json.loads(proof["certificate"])["receipt"]["decision"] == {"name": healer, "version": 1}
+
+
+def test_every_record_carries_the_certificate_of_its_last_decision(watch: Watch) -> None:
+    watch.world.states["score"], watch.world.rules["digest"] = "Disabled", "MISSING"
+    watch.run(2)
+    told = {one["target"]: one["decision"]["healer"] for one in watch.world.healings.values()}
+    assert told == {"mapping score": "enable", "schedule digest": "page"}
+    assert "decision" not in json.dumps(asdict(watch.world.kept)), "what can be derived is not remembered"
+
+
 def test_dead_letters_are_told_at_one_and_again_at_a_hundred(watch: Watch) -> None:
+    watch.world.kept.spent["dead-letters score"] = START
     watch.world.dead["score"] = Depth(1, 0)
     watch.run(20)
     assert len(watch.world.events) == 1
@@ -243,7 +312,7 @@ def test_dead_letters_are_told_at_one_and_again_at_a_hundred(watch: Watch) -> No
     watch.run(20)
     assert len(watch.world.events) == 2
     assert len({event["id"] for event in watch.world.events}) == 2
-    assert watch.world.done == []  # never sent back by itself
+    assert watch.world.done == []  # what was sent back lately is not sent back again
     watch.world.dead["score"] = Depth(0, 0)
     watch.run(20)
     assert watch.world.events[-1]["status"] == "resolved"
