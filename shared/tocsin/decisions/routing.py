@@ -87,7 +87,7 @@ DOMINATED: Final = "dominated"
 _CACHED: Final = 256
 _SHAPES: Final = 16_384
 #: Services whose limits are compared one by one before all are intersected.
-_TRIED: Final = 6
+_TRIED: Final = 24
 
 
 @dataclass(frozen=True)

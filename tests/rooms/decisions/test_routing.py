@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.rooms.decisions import samples
+from tocsin.decisions import routing
 from tocsin.decisions.contracts import Contract
 from tocsin.decisions.policies import PROFILES, key, validate
 from tocsin.decisions.routing import (
@@ -49,8 +51,9 @@ def test_the_engine_decides_as_defined(seed: int) -> None:
     rnd = random.Random(seed)
     snapshot, request, health = world(rnd)
     engine = Engine(snapshot)
-    for _ in range(3):
-        assert engine.decide(request, health).decision == decide_by_definition(request, snapshot, health)
+    for tried in (0, 2, 24):  # limits of all at once, after some, of each
+        with patch.object(routing, "_TRIED", tried):
+            assert engine.decide(request, health).decision == decide_by_definition(request, snapshot, health)
         request, health = request_of(samples.request(rnd)), health_of(samples.health(rnd, list(snapshot.contracts)))
 
 
