@@ -72,6 +72,8 @@ def desk(deployed: Deployed) -> Desk:
     """Ten active services and four that have been draining for long enough to retire, put there in one publication;
     and a policy, published over HTTP.
     """
+    for name in ("route", "govern"):  # a first call may take a busy machine longer than a caller waits
+        deployed.client("lambda").invoke(FunctionName=f"{deployed.contract['stack']}-{name}", Payload=b"{}")
     project, key = deployed.new_project(*SCOPES)
     pointer = DynamoPointer(deployed.table, project)
     registry = snapshots.Registry(RegistryObjects(deployed.bucket, project), pointer, now_ms)
