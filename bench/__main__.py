@@ -1,7 +1,7 @@
 """`make bench`: every measurement of the issue on one machine in one run, or those that are named.
 
     python -m bench                      the measures: end_to_end chain cold_start cost growth
-    python -m bench scoring redaction limits    parts looked at more closely
+    python -m bench scoring redaction limits journal    parts looked at more closely
     make bench-decisions                 decisions, in an environment of their own
     python -m bench cost --json FILE     also write the figures as JSON
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from bench import report
 
 MEASURES = ("end_to_end", "chain", "cold_start", "growth", "cost")
-PARTS = ("scoring", "redaction", "limits", "decisions")
+PARTS = ("scoring", "redaction", "limits", "journal", "decisions")
 
 
 def main() -> None:
