@@ -7,12 +7,17 @@ asked for more than once and must not depend on anything but the snapshot and it
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from tocsin.decisions.contracts import Contract, check_successor, identity, moved
 from tocsin.decisions.policies import Policy
 from tocsin.decisions.ports import Deed
 from tocsin.decisions.snapshots import Edit, Snapshot
+from tocsin.kernel import clock
 from tocsin.kernel.errors import Detail, Refusal
+
+#: How long a retired version stays in the registry at least, in ms; older snapshots keep it.
+RETIRED_MS: Final = 90 * clock.DAY
 
 EditOf = Callable[[Snapshot], Edit]
 
@@ -40,12 +45,15 @@ def register(contract: Contract) -> EditOf:
 
 
 def move(name: str, version: int, state: str, now_ms: int, staleness_ms: int) -> EditOf:
-    """Bring a contract into another state. Refuses 404 ERR_NOT_FOUND and 409 ERR_CONFLICT."""
+    """Bring a contract into another state. Refuses 404 ERR_NOT_FOUND and 409 ERR_CONFLICT. One that retires takes those
+    along that retired long before it.
+    """
 
     def edit(snapshot: Snapshot) -> Edit:
         for contract in snapshot.contracts:
             if identity(contract) == (name, version):
-                return Edit(put=[moved(contract, state, now_ms, staleness_ms)])
+                drop = sweep(now_ms - RETIRED_MS)(snapshot).drop if state == "retired" else ()
+                return Edit(put=[moved(contract, state, now_ms, staleness_ms)], drop=drop)
         fix = "name a registered contract and version"
         raise Refusal("ERR_NOT_FOUND", "There is no such contract.", [Detail("version", "registered", fix)])
 

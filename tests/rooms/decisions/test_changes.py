@@ -74,6 +74,17 @@ def test_sweeping_keeps_the_last_version_of_each_name() -> None:
     assert refused(registry, changes.register(contract("a", 3, time.ms))) == "ERR_CONFLICT greater"
 
 
+def test_who_retires_takes_along_what_retired_long_ago() -> None:
+    registry, time = started()
+    for version in (1, 2):
+        registry.publish(changes.register(contract("a", version, time.ms)))
+        registry.publish(changes.move("a", version, "retired", time.ms, 30_000), changes.deed_of("retire"))
+        time.ms += changes.RETIRED_MS + 1
+    now = registry.latest()
+    assert [one["version"] for one in now.contracts] == [2]
+    assert [one["version"] for one in registry.at(str(now.previous)).contracts] == [1, 2], "older snapshots keep it"
+
+
 def test_a_thousand_decisions_while_services_come_drain_and_go() -> None:
     """Three routers that cannot always reach the pointer, one publisher; calls last as long as their lease allows.
 
