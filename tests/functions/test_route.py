@@ -241,3 +241,13 @@ def test_a_contract_goes_out_and_comes_back_as_card_and_entry(rooms: DecisionRoo
 def test_policies_are_listed_newest_first(rooms: DecisionRooms) -> None:
     assert [one["policy"]["version"] for one in send(rooms, "GET", "/v1/policies").data["items"]] == [2]
     assert send(rooms, "GET", "/v1/policies/current").data["policy"]["version"] == 2
+
+
+def test_who_is_turned_away_leaves_evidence(
+    rooms: DecisionRooms, monkeypatch: pytest.MonkeyPatch, denials: Any
+) -> None:
+    monkeypatch.setattr(wiring, "decisions", lambda: rooms)
+    monkeypatch.setattr(wiring, "principal_of", lambda _: caller("events:read"))
+    result = function.handler(json.loads((SAMPLES[0].parent / "route_mail.json").read_text()), None)
+    assert result["statusCode"] == 403
+    assert [(code, operation) for code, operation, _ in denials.noted] == [("ERR_SCOPE", "route")]
