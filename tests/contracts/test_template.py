@@ -317,6 +317,8 @@ def test_a_function_is_given_every_name_it_asks_for(function: str, monkeypatch: 
     try:
         for factory in factories:
             factory.cache_clear()
+        if {"principal_of", "SenderDoor", "reception"} & {factory.__name__ for factory in asked}:
+            asked.add(wiring.cordon)  # whoever knows a caller holds it against the quarantines
         for factory in asked:
             if hasattr(factory, "cache_clear"):
                 factory()  # raises KeyError with the name of the variable that is missing

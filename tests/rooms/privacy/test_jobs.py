@@ -44,6 +44,7 @@ class Bench:
             "segments": ["s1", "s2", "s3"],
             "claims": ["c1"],
             "exports": ["x1"],
+            "registry": ["delta", "snapshot"],
             "dead_letters": [f"letter of {ADA}", "letter"],
             "occurrences": [f"{ADA} {n}" for n in range(5)] + ["somebody else"],
         }
@@ -73,7 +74,8 @@ def test_a_deletion_destroys_the_keys_first_and_leaves_nothing(bench: Bench) -> 
     job = bench.run()
     assert bench.world.log[:2] == ["stop", "data_keys"]
     assert (job.status, job.remains) == ("done", dict.fromkeys(job.remains, 0))
-    assert job.removed == {"data_keys": 1, "rows": 5, "segments": 3, "claims": 1, "exports": 1, "dead_letters": 2}
+    removed = {"data_keys": 1, "rows": 5, "segments": 3, "claims": 1, "exports": 1, "registry": 2, "dead_letters": 2}
+    assert job.removed == removed
     assert bench.left().keys() == {"occurrences"}  # those are in the rows above
     assert json.dumps(bench.world.held["kept"]) == other
 
@@ -229,7 +231,7 @@ def test_a_receipt_lists_every_store_and_anybody_can_verify_it(bench: Bench) -> 
     document = receipt(bench.run())
     assert {one["store"] for one in document["stores"]} == {
         *("table", "bucket segments/", "bucket claim/", "bucket exports/", "data keys", "dead letters"),
-        *("queues", "logs", "journal"),
+        *("bucket registry/", "queues", "logs", "journal"),
     }
     assert document["backups"]["until"] == clock.rfc3339(NOW + 35 * clock.DAY)
     assert document["caches"]["dropped_by"] == clock.rfc3339(NOW + 5 * clock.MINUTE)
