@@ -248,6 +248,7 @@ def test_one_alert_by_five_ways_is_one_incident_and_one_resolve(deployed: Deploy
                 assert reply.status == expected(way, case)["answer"]["status"], (way, case, reply)
 
     eventually(lambda: told_by_all_five(deployed, key, "resolved"), within_s=60.0)
+    eventually(lambda: "resolved" in transitions(deployed, project, key)[0], within_s=60.0)
     assert transitions(deployed, project, key) == (["opened", "resolved"], ["opened", "resolved"])
 
 

@@ -58,7 +58,6 @@ UNUSED: dict[str, str] = {
     "api LinkExports s3:GetObject": "whoever follows a link; the emulator asks no role for it",
     "api SeeQueues sqs:GetQueueAttributes": "depths of queues in the operator's view of the stack's health",
     "api TestSend ses:SendRawEmail": "a test message to a channel of kind e-mail",
-    "connect AccountDeadLetters sqs:SendMessage": "Lambda itself lays there what it tried three times",
     "digest Mail ses:SendRawEmail": "digests go to webhooks in the tests; mail is sent by the same code as notify's",
     "privacy DeadLetters sqs:*": "dead letters of a project that is deleted; the tests leave some in few queues",
     "supervise ClaimCheck s3:PutObject": "a finding larger than a message",

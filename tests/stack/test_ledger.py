@@ -41,7 +41,7 @@ def commit_of(
         events=scored,
         hot=states.get("hot", {}),
         full=states.get("full", {}),
-        versions={"scorer": "x"},
+        versions={"scorer": "x", "topology": "topology-0"},
     )
 
 

@@ -393,7 +393,7 @@ def _dialect_statuses(route: Route) -> set[int]:
     stated = {
         reply.status
         for connector in map(registry.load, registry.names())
-        if any((one.method, one.path) == (route.method, route.path) for one in connector.routes)
+        if any((one.method, one.path.replace("+}", "}")) == (route.method, route.path) for one in connector.routes)
         for reply in connector.answers.values()
     }
     named = "{" in route.path or route.path.startswith(alertmanager.PREFIX)
