@@ -439,3 +439,5 @@ def test_guessing_writes_a_bounded_number_of_rows(world: World) -> None:
     wrote = [denials.note("ERR_AUTH_INVALID", "x", None, f"192.0.2.{n}", TRACE, NOW) for n in range(200)]
     assert sum(wrote) == MOST
     assert wrote[:MOST] == [True] * MOST
+    ada = Principal(PROJECT, "0190abcdEFGH", frozenset())
+    assert denials.note("ERR_SCOPE", "list_keys", ada, "", TRACE, NOW), "guessing leaves room for who is known"

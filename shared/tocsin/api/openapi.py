@@ -383,7 +383,7 @@ def _responses(route: Route, answers: Answers) -> Json:
             found[str(status)] = _refusal(status, codes)
             if route.response == "dialect":
                 found[str(status)]["content"] = {"*/*": {"schema": {}}}
-            if route.operation_id == "send_events":
+            if route.operation_id in ("send_events", "defend"):
                 found[str(status)]["content"]["application/json"]["schema"] = _ref("AllRefused")
     return found
 

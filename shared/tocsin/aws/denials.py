@@ -31,8 +31,10 @@ DENIED: Final = frozenset(
         *("ERR_SELF_APPROVAL", "ERR_SIG_INVALID", "ERR_SIG_TIME", "ERR_TARGET_DENIED"),
     )
 )
-#: Rows that one process writes in a minute; what is beyond is in the log only.
+#: Rows that one process writes in a minute; what is beyond is in the log only. Strangers do not use up what is kept for
+#: callers with a credential.
 MOST: Final = 60
+MOST_CALLERS: Final = 600
 
 
 class Denials:
@@ -41,18 +43,19 @@ class Denials:
     def __init__(self, table: Table, secret: Callable[[], bytes]) -> None:
         self._table, self._secret = table, secret
         self._process = secrets.token_hex(8)
-        self._minute, self._noted = 0, set[tuple[str, ...]]()
+        self._minute, self._noted = 0, (set[tuple[str, ...]](), set[tuple[str, ...]]())
 
     def note(self, code: str, operation: str, caller: Principal | None, address: str, trace_id: str, now: int) -> bool:
         """Leave evidence of a denial; whether a row was written for it. Raises Retry and errors of the table."""
         minute = now // clock.MINUTE
         if minute != self._minute:
-            self._minute, self._noted = minute, set()
+            self._minute, self._noted = minute, (set(), set())
+        noted, most = (self._noted[1], MOST_CALLERS) if caller else (self._noted[0], MOST)
         who = caller.credential if caller else source_of(address)
         same = (who, code, operation)
-        if code not in DENIED or same in self._noted or len(self._noted) >= MOST:
+        if code not in DENIED or same in noted or len(noted) >= most:
             return False
-        self._noted.add(same)
+        noted.add(same)
         project = caller.project if caller else DEPLOYMENT
         resource = ("key", who) if caller else ("source", self._source(who))
         with acting(who if caller else "system:nobody", trace_id):
