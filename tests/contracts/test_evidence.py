@@ -390,13 +390,13 @@ def test_jobs_leave_evidence_of_their_beginning_and_their_end(world: World) -> N
 def test_silences_leave_evidence_when_they_are_set_and_ended(world: World) -> None:
     store = DynamoSilences(world.table, fixed_sealer())
     hour = clock.now_ms() + clock.HOUR
-    silence = Silence("0d0c7c43-6f4f-4c5b-8a53-5a51a3a5d6f5", (), NOW, hour, NOW, "ada", "deploying")
+    silence = Silence("0d0c7c43-6f4f-4c5b-8a53-5a51a3a5d6f5", (), NOW, hour, NOW, "ada@team.example", "deploying")
     with acting(ACTOR, TRACE):
         store.put(PROJECT, silence)
         store.put(PROJECT, replace(silence, ends_at=NOW))
     entries = world.evidence()
     assert sorted(map(told, entries)) == [(f"silence.{one}", ACTOR, TRACE, "done") for one in ("ended", "set")]
-    assert "ada" not in json.dumps([one.payload() for one in entries])
+    assert "ada@team.example" not in json.dumps([one.payload() for one in entries])
 
 
 def test_the_rotation_of_token_keys_belongs_to_the_deployment(world: World) -> None:
