@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import boto3
 import pytest
 from botocore.exceptions import ReadTimeoutError
-from moto import mock_aws
 from tests.rooms.decisions.memory import CallRows, Cell, Control, Log, Objects
 from tests.support import api_fakes
 from tests.support.keys import FixedRing
@@ -48,23 +47,9 @@ def decided(n: int) -> Decided:
     return Decided(receipt, {"principal": "key_a", "capabilities": ["mail.send"], "trust": n})
 
 
-@pytest.fixture
-def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Table]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    with mock_aws():
-        client = boto3.client("dynamodb")
-        names = (("pk", "HASH"), ("sk", "RANGE"))
-        client.create_table(
-            TableName="t",
-            BillingMode="PAY_PER_REQUEST",
-            KeySchema=[{"AttributeName": name, "KeyType": kind} for name, kind in names],  # type: ignore[misc]
-            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name, _ in names],
-        )
-        boto3.client("s3").create_bucket(Bucket="registries")
-        yield Table(client, "t", pause=lambda _: None)
+@pytest.fixture(autouse=True)
+def _bucket(table: Table) -> None:
+    boto3.client("s3").create_bucket(Bucket="registries")
 
 
 def stored(table: Table, project: str = "p1", ring: FixedRing | None = None) -> DynamoDecisionLog:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import boto3
 import pytest
-from moto import mock_aws
 from tests.rooms.decisions.memory import Objects
 from tests.support.defense_fakes import ALL_WELL, Ears, MitigationRows, QuarantineRows
 from tests.support.keys import FixedRing
@@ -31,24 +28,6 @@ NOW = clock.now_ms()
 ATTACK = {"event_id": "evt_1", "type": "attack.x", "tier": "high", "score": 0.8, "entity": {"type": "bot", "id": "b"}}
 LEAK = {"event_id": "evt_2", "type": "key.leaked", "tier": "critical", "score": 0.95}
 LEAK |= {"entity": {"type": "key", "id": "key_ofSomebody0"}}
-
-
-@pytest.fixture
-def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Table]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    with mock_aws():
-        client = boto3.client("dynamodb")
-        names = (("pk", "HASH"), ("sk", "RANGE"))
-        client.create_table(
-            TableName="t",
-            BillingMode="PAY_PER_REQUEST",
-            KeySchema=[{"AttributeName": name, "KeyType": kind} for name, kind in names],  # type: ignore[misc]
-            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name, _ in names],
-        )
-        yield Table(client, "t", pause=lambda _: None)
 
 
 def entry(name: str = "edge") -> Quarantine:

@@ -204,6 +204,15 @@ def test_nothing_of_a_project_is_seen_or_decided_by_another(desk: Desk) -> None:
     assert stranger.call("POST", "/v1/contracts/base-00/versions/1/heartbeat", {}).status == 404
 
 
+def test_a_token_opens_what_its_key_opens(desk: Desk) -> None:
+    key = desk.deployed.new_key(desk.project, "tokens:*", "policies:*")
+    bearer = {"Authorization": f"Bearer {desk.deployed.made('/v1/tokens', {}, key)['token']}"}
+    assert desk.deployed.call("GET", "/v1/policies/current", **bearer).status == 200
+    analysed = desk.deployed.call("POST", "/v1/policies:analyse", {**POLICY, "version": 2}, **bearer)
+    assert (analysed.status, analysed.body["data"]["newly_allows"]) == (200, None)
+    assert desk.deployed.call("GET", "/v1/contracts", **bearer).status == 403
+
+
 def test_what_cannot_be_is_refused_by_field_and_rule(desk: Desk) -> None:
     twice = {**POLICY, "version": 9, "rules": [*POLICY["rules"], {**POLICY["rules"][1], "id": "again"}]}
     cases: list[tuple[str, str, Any, int, str]] = [
